@@ -1,0 +1,140 @@
+/**
+ * Network functions: what a guest does with a frame (layout: `GuestFunction`, `Rule`).
+ * Each works in place on one frame's first segment and returns the length to send, 0 to drop it.
+ */
+import { Checksum } from "./checksum";
+import { Count } from "./count";
+import { Guest, GuestFunction, Rule } from "./layout";
+import { Parse } from "./parse";
+
+export class Functions {
+  @inline static run(g: usize, which: u32, frame: usize, len: u32, whole: bool): u32 {
+    if (which == GuestFunction.MACSWAP) return Functions.macswap(frame, len);
+    if (which == GuestFunction.SINK) return 0;
+    if (which == GuestFunction.L2FWD)
+      return Functions.forward(frame, len, load<u64>(g, Guest.mac), Parse.mac(frame + 6));
+    if (which == GuestFunction.FIREWALL) return Functions.firewall(g, frame, len);
+    return whole ? Functions.echo(g, frame, len) : 0;
+  }
+
+  /** Destination and source change places. */
+  @inline static macswap(frame: usize, len: u32): u32 {
+    const h = v128.load(frame);
+    v128.store(frame, i8x16.shuffle(h, h, 6, 7, 8, 9, 10, 11, 0, 1, 2, 3, 4, 5, 12, 13, 14, 15));
+    return len;
+  }
+
+  /** From `mac`, to `next`. */
+  @inline static forward(frame: usize, len: u32, mac: u64, next: u64): u32 {
+    store<u64>(frame, next | (mac << 48));
+    store<u32>(frame, <u32>(mac >> 16), 8);
+    return len;
+  }
+
+  /** The first rule that matches decides; without one the frame is dropped. Allowed frames go back where they came from. */
+  static firewall(g: usize, frame: usize, len: u32): u32 {
+    const rules: usize = load<u32>(g, Guest.table);
+    const n = load<u32>(g, Guest.tableLength);
+    const key = g + Guest.flow;
+    const isIp = Parse.flow(frame, len, key);
+    for (let i: u32 = 0; i < n; i++) {
+      const rule = rules + i * Rule.SIZE;
+      if (!Functions.matches(rule, key, isIp)) continue;
+      Count.add(rule + Rule.hits, 1);
+      return load<u8>(rule, Rule.allow) ? Functions.macswap(frame, len) : 0;
+    }
+    return 0;
+  }
+
+  static matches(rule: usize, key: usize, isIp: bool): bool {
+    const family = load<u8>(rule, Rule.family);
+    const protocol = load<u8>(rule, Rule.protocol);
+    if (family && family != load<u8>(key, 37)) return false;
+    if (protocol && (!isIp || protocol != load<u8>(key, 36))) return false;
+    if (!Functions.under(v128.load(key), v128.load(rule, Rule.source), v128.load(rule, Rule.sourceMask)))
+      return false;
+    const destinationMask = v128.load(rule, Rule.destinationMask);
+    if (!Functions.under(v128.load(key, 16), v128.load(rule, Rule.destination), destinationMask))
+      return false;
+    const sourcePort = Parse.be16(key + 32);
+    const destinationPort = Parse.be16(key + 34);
+    return (
+      sourcePort >= load<u16>(rule, Rule.sourcePortLow) &&
+      sourcePort <= load<u16>(rule, Rule.sourcePortHigh) &&
+      destinationPort >= load<u16>(rule, Rule.destinationPortLow) &&
+      destinationPort <= load<u16>(rule, Rule.destinationPortHigh)
+    );
+  }
+
+  @inline static under(value: v128, wanted: v128, mask: v128): bool {
+    return !v128.any_true(v128.and(v128.xor(value, wanted), mask));
+  }
+
+  /** Answers ARP requests (RFC 826) and ICMP and ICMPv6 echo requests (RFC 792, RFC 4443); drops the rest. */
+  static echo(g: usize, frame: usize, len: u32): u32 {
+    const at = Parse.etherType(frame, len);
+    if (!at) return 0;
+    const type = Parse.be16(frame + at);
+    const l3 = frame + at + 2;
+    const left = len - at - 2;
+    const mac = load<u64>(g, Guest.mac);
+    if (type == 0x0806) {
+      // Ethernet, IPv4, request
+      if (left < 28 || load<u64>(l3) != 0x0100_0406_0008_0100) return 0;
+      const asked = load<u32>(l3, 24);
+      const mine = load<u32>(g, Guest.ipv4);
+      if (mine && mine != asked) return 0;
+      store<u8>(l3, 2, 7);
+      const asker = Parse.mac(l3 + 8);
+      const askerIp = load<u32>(l3, 14);
+      store<u32>(l3, <u32>mac, 8);
+      store<u16>(l3, <u16>(mac >> 32), 12);
+      store<u32>(l3, asked, 14);
+      store<u32>(l3, <u32>asker, 18);
+      store<u16>(l3, <u16>(asker >> 32), 22);
+      store<u32>(l3, askerIp, 24);
+      return Functions.forward(frame, len, mac, Parse.mac(frame + 6));
+    }
+    if (type == 0x0800) return Functions.echo4(g, frame, len, l3, left);
+    if (type == 0x86dd) return Functions.echo6(g, frame, len, l3, left);
+    return 0;
+  }
+
+  static echo4(g: usize, frame: usize, len: u32, ip: usize, left: u32): u32 {
+    if (left < 28) return 0;
+    const header = <u32>(load<u8>(ip) & 15) * 4;
+    const fragment = Parse.be16(ip + 6) & 0x3fff;
+    if (load<u8>(ip) >> 4 != 4 || header < 20 || header + 8 > left || load<u8>(ip, 9) != 1 || fragment)
+      return 0;
+    const mine = load<u32>(g, Guest.ipv4);
+    const source = load<u32>(ip, 12);
+    const destination = load<u32>(ip, 16);
+    const icmp = ip + header;
+    if ((mine && mine != destination) || load<u8>(icmp) != 8) return 0;
+    store<u32>(ip, destination, 12);
+    store<u32>(ip, source, 16);
+    store<u8>(icmp, 0);
+    Functions.adjust(icmp + 2, 0x0800);
+    return Functions.forward(frame, len, load<u64>(g, Guest.mac), Parse.mac(frame + 6));
+  }
+
+  static echo6(g: usize, frame: usize, len: u32, ip: usize, left: u32): u32 {
+    if (left < 48 || load<u8>(ip, 6) != 58 || load<u8>(ip, 40) != 128) return 0;
+    // A multicast destination can't be the answer's source (RFC 4443, 4.2).
+    if (load<u8>(ip, 24) == 0xff) return 0;
+    const source = v128.load(ip, 8);
+    v128.store(ip, v128.load(ip, 24), 8);
+    v128.store(ip, source, 24);
+    store<u8>(ip, 129, 40);
+    Functions.adjust(ip + 42, 0x8000 - 0x8100);
+    return Functions.forward(frame, len, load<u64>(g, Guest.mac), Parse.mac(frame + 6));
+  }
+
+  /** A checksum over data whose one's complement sum fell by `by` (RFC 1624). */
+  static adjust(p: usize, by: i32): void {
+    let sum = <i32>Parse.be16(p) + by;
+    while (sum < 0) sum += 0xffff;
+    while (sum > 0xffff) sum -= 0xffff;
+    Checksum.put(p, sum);
+  }
+}

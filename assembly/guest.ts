@@ -1,0 +1,132 @@
+/**
+ * A guest: its virtio-net driver and the loop around its network function (layout: `Guest`).
+ *
+ *     receive queue --used--> frames --function--> transmit queue
+ *          ^------ free buffers (LIFO) <--- used ------'
+ *
+ * A received buffer is sent from where it lies. The guest knows of no host: only of its two virtqueues.
+ */
+import { Count } from "./count";
+import { Functions } from "./functions";
+import { BURST_DESCRIPTORS, Driver, Feature, Guest, NetHeader, Packet, PacketFlag } from "./layout";
+import { Desc } from "./packet";
+import { PackedDriver } from "./virtqueue/packed-driver";
+import { SplitDriver } from "./virtqueue/split-driver";
+
+export class Guests {
+  /** One turn: reclaim, receive, run the function, send, post empty buffers. Returns the frames received. */
+  static poll(g: usize): u32 {
+    return load<u32>(load<u32>(g, Guest.rx), Driver.features) & Feature.PACKED
+      ? Guests.turn<PackedDriver>(g)
+      : Guests.turn<SplitDriver>(g);
+  }
+
+  static turn<D extends SplitDriver>(g: usize): u32 {
+    const driver = changetype<D>(0);
+    const rx: usize = load<u32>(g, Guest.rx);
+    const tx: usize = load<u32>(g, Guest.tx);
+    const list = g + Guest.scratch;
+    Guests.give(g, list, driver.used(tx, list, BURST_DESCRIPTORS));
+    let n = driver.used(rx, list, load<u32>(g, Guest.burst));
+    let frames: u32 = 0;
+    if (n) {
+      const missing = Guests.missing(list, n);
+      if (missing) n += driver.used(rx, list + n * Packet.SIZE, min(missing, <u32>BURST_DESCRIPTORS - n));
+      const send = Guests.process(g, list, n);
+      frames = n;
+      const posted = driver.post(tx, list, send, false);
+      if (posted < send) {
+        Count.add(g + Guest.droppedTxFull, send - posted);
+        Guests.give(g, list + posted * Packet.SIZE, send - posted);
+      }
+      Count.add(g + Guest.transmitted, posted);
+      driver.publish(tx);
+    }
+    // All free buffers go to the device, the warmest last: it is the last that it will fill.
+    const free = load<u32>(g, Guest.freeCount);
+    const want = min(free, load<u32>(rx, Driver.freeCount));
+    if (want) {
+      const from = load<u32>(g, Guest.free) + (free - want) * Packet.SIZE;
+      store<u32>(g, free - driver.post(rx, from, want, true), Guest.freeCount);
+      driver.publish(rx);
+    }
+    return frames;
+  }
+
+  /** Buffers of the last frame (5.1.6.4 `num_buffers`) that are not among the `n` at `list`. */
+  static missing(list: usize, n: u32): u32 {
+    let i: u32 = 0;
+    while (i < n)
+      i += max<u32>(load<u16>(load<u32>(list + i * Packet.SIZE, Packet.addr), NetHeader.numBuffers), 1);
+    return i - n;
+  }
+
+  /**
+   * Received buffers to frames, through the function; what is to be sent is moved to the front of `list`,
+   * net headers in front. Returns the segments to send.
+   */
+  static process(g: usize, list: usize, n: u32): u32 {
+    const which = load<u32>(g, Guest.run);
+    const nextHop = load<u64>(g, Guest.nextHop);
+    const mac = load<u64>(g, Guest.mac);
+    const room = load<u32>(g, Guest.bufferSize);
+    let out: u32 = 0;
+    let received: u32 = 0;
+    for (let i: u32 = 0; i < n; ) {
+      const p = list + i * Packet.SIZE;
+      const d = v128.load(p);
+      const addr: usize = Desc.addr(d);
+      const len = Desc.len(d);
+      const buffers = max<u32>(load<u16>(addr, NetHeader.numBuffers), 1);
+      received++;
+      if (i + buffers > n || len > room || len < <u32>NetHeader.SIZE + 14) {
+        Count.add(g + Guest.droppedMalformed, 1);
+        Guests.give(g, p, min(buffers, n - i));
+        i += buffers;
+        continue;
+      }
+      const frame = addr + NetHeader.SIZE;
+      const sent = Functions.run(g, which, frame, len - NetHeader.SIZE, buffers == 1);
+      if (!sent) {
+        Count.add(g + Guest.droppedByFunction, 1);
+        Guests.give(g, p, buffers);
+      } else {
+        if (nextHop) Functions.forward(frame, sent, mac, nextHop);
+        // 5.1.6.2.1: num_buffers is 0; no offload is asked for.
+        store<u64>(addr, 0);
+        store<u32>(addr, 0, 8);
+        if (buffers == 1) {
+          v128.store(list + out * Packet.SIZE, i16x8.replace_lane(d, 2, <i16>(sent + NetHeader.SIZE)));
+          out++;
+        } else {
+          for (let k: u32 = 0; k < buffers; k++) {
+            const flags = <i16>(k + 1 < buffers ? PacketFlag.MORE : 0);
+            v128.store(
+              list + out * Packet.SIZE,
+              i16x8.replace_lane(v128.load(p + k * Packet.SIZE), 3, flags),
+            );
+            out++;
+          }
+        }
+      }
+      i += buffers;
+    }
+    Count.add(g + Guest.received, received);
+    return out;
+  }
+
+  /** `n` buffers are free again, each as it was: empty, with room for the net header in front of the frame. */
+  static give(g: usize, from: usize, n: u32): void {
+    if (!n) return;
+    const base = load<u32>(g, Guest.buffers) + load<u32>(g, Guest.headroom) - NetHeader.SIZE;
+    const size = load<u32>(g, Guest.bufferSize);
+    const room = size - load<u32>(g, Guest.headroom) + NetHeader.SIZE;
+    const count = load<u32>(g, Guest.freeCount);
+    const to = load<u32>(g, Guest.free) + count * Packet.SIZE;
+    for (let i: u32 = 0; i < n; i++) {
+      const index = load<u16>(from + i * Packet.SIZE, Packet.index);
+      v128.store(to + i * Packet.SIZE, Desc.make(base + index * size, room, 0, 0, index, 0, 0));
+    }
+    store<u32>(g, count + n, Guest.freeCount);
+  }
+}

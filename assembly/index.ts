@@ -1,0 +1,188 @@
+/**
+ * What the core exports: set-up, and calls that move a whole burst. Objects are named by their address, but
+ * where an `id` is said. There is no state here: any instance on the same memory can make any of these calls.
+ */
+import { Objects } from "./directory";
+import { Gen } from "./generator";
+import { Guests } from "./guest";
+import { Mappings } from "./iovtee";
+import { Virtqueue } from "./layout";
+import { Lcores } from "./lcore";
+import { Macs } from "./mactable";
+import { Mempool } from "./mempool";
+import { Card, Pmd } from "./nic";
+import { Rings } from "./ring";
+import { Setup } from "./setup";
+import { Switching } from "./switch";
+import { Device } from "./virtqueue/device";
+
+// Set-up. Those that make an object return its id, 0 when there is no memory left.
+
+export function init(bytes: u32): void {
+  Objects.init(bytes);
+}
+export function alloc(kind: u32, size: u32, alignment: u32, parent: u32): u32 {
+  return Objects.alloc(kind, size, alignment, parent);
+}
+export function free(id: u32): void {
+  Objects.free(id);
+}
+export function createRing(slots: u32, kind: u32): u32 {
+  return Setup.ring(slots, kind, 0);
+}
+export function createPool(count: u32, room: u32): u32 {
+  return Setup.pool(count, room);
+}
+export function createNic(queues: u32, rxSize: u32, txSize: u32, filters: u32, poolId: u32): u32 {
+  return Setup.nic(queues, rxSize, txSize, filters, poolId);
+}
+export function createRxQueue(nic: usize, size: u32, poolId: u32, mappingId: u32): u32 {
+  return Setup.rxQueue(nic, size, poolId, mappingId);
+}
+export function createGenerator(sizes: u32, mixLength: u32, destinations: u32, frameRoom: u32): u32 {
+  return Setup.generator(sizes, mixLength, destinations, frameRoom);
+}
+export function createSwitch(macs: u32, burst: u32, ageing: u32, poolId: u32): u32 {
+  return Setup.sw(macs, burst, ageing, poolId);
+}
+export function createPort(sw: usize, kind: u32, to: u32, from: u32, mapping: u32): u32 {
+  return Setup.port(sw, kind, to, from, mapping);
+}
+export function createVirtqueue(regionId: u32): u32 {
+  return Setup.virtqueue(regionId);
+}
+export function createMapping(virtqueue: usize, size: u32, onEmpty: u32, scrub: u32): u32 {
+  return Setup.mapping(virtqueue, size, onEmpty, scrub);
+}
+export function createGuest(
+  regionId: u32,
+  rxq: usize,
+  txq: usize,
+  size: u32,
+  features: u32,
+  polls: u32,
+  headroom: u32,
+  bufferSize: u32,
+): u32 {
+  return Setup.guest(regionId, rxq, txq, size, features, polls, headroom, bufferSize);
+}
+export function createRules(guest: usize, n: u32): u32 {
+  return Setup.rules(guest, n);
+}
+export function createLcore(): u32 {
+  return Setup.lcore();
+}
+export function addPoller(lcore: usize, kind: u32, addr: u32): bool {
+  return Lcores.add(lcore, kind, addr);
+}
+/** Static entry: of a switch (value: port) or of a NIC's filters (value: queue | mark << 16). */
+export function setMac(table: usize, mac: u64, vlan: u32, value: u32): bool {
+  return Macs.set(table, Macs.key(mac, vlan), value);
+}
+export function removeMac(table: usize, mac: u64, vlan: u32): void {
+  Macs.remove(table, Macs.key(mac, vlan));
+}
+/** Rings at guest addresses, as a driver that isn't ours sets them up (2.1 "Device Status", DRIVER_OK). */
+export function startVirtqueue(
+  vq: usize,
+  desc: u64,
+  driver: u64,
+  device: u64,
+  size: u32,
+  features: u32,
+): bool {
+  return Device.start(vq, desc, driver, device, size, features);
+}
+/** The driver resets the queue: from now on no byte is written for it. */
+export function stopVirtqueue(vq: usize): void {
+  store<u32>(vq, 0, Virtqueue.ready);
+}
+
+// A burst at a time.
+
+export function pollLcore(lcore: usize): u32 {
+  return Lcores.poll(lcore);
+}
+export function drainLcore(lcore: usize, turns: u32): u32 {
+  return Lcores.drain(lcore, turns);
+}
+export function pollSwitch(sw: usize): u32 {
+  return Switching.poll(sw);
+}
+export function pollPort(sw: usize, port: usize): u32 {
+  return Switching.pollPort(sw, port);
+}
+export function pollGuest(guest: usize): u32 {
+  return Guests.poll(guest);
+}
+export function generate(gen: usize, nic: usize, n: u32): u32 {
+  return Gen.send(gen, nic, n);
+}
+export function check(gen: usize, nic: usize): u32 {
+  return Gen.drain(gen, nic);
+}
+/** `n` frames from the wire: descriptors (addr, len) at `list`. Returns how many the NIC took. */
+export function receive(nic: usize, list: usize, n: u32): u32 {
+  let taken: u32 = 0;
+  for (let i: u32 = 0; i < n; i++) {
+    const p = list + i * 16;
+    if (Card.receive(nic, load<u32>(p), load<u16>(p, 4))) taken++;
+  }
+  Card.flush(nic);
+  return taken;
+}
+/** Descriptors that the NIC is to send, the first of them at `txDescriptor(nic, 0)`. */
+export function toTransmit(nic: usize): u32 {
+  return Card.toTransmit(nic);
+}
+export function txDescriptor(nic: usize, i: u32): usize {
+  return Card.txDescriptor(nic, i);
+}
+export function transmitted(nic: usize, n: u32): void {
+  Card.transmitted(nic, n);
+}
+export function flushNic(nic: usize): void {
+  Card.flush(nic);
+}
+export function cleanTx(queue: usize, lcore: u32): void {
+  Pmd.txCleanAll(queue, lcore);
+}
+export function enqueue(ring: usize, from: usize, n: u32): u32 {
+  return Rings.enqueueBurst(ring, from, n);
+}
+export function dequeue(ring: usize, to: usize, n: u32): u32 {
+  return Rings.dequeueBurst(ring, to, n);
+}
+export function enqueueBulk(ring: usize, from: usize, n: u32): u32 {
+  return Rings.enqueueBulk(ring, from, n);
+}
+export function dequeueBulk(ring: usize, to: usize, n: u32): u32 {
+  return Rings.dequeueBulk(ring, to, n);
+}
+export function takeBuffers(pool: usize, lcore: u32, to: usize, n: u32): u32 {
+  return Mempool.take(pool, lcore, to, n);
+}
+export function giveBuffers(pool: usize, lcore: u32, from: usize, n: u32): void {
+  Mempool.give(pool, lcore, from, n);
+}
+export function poolAvailable(pool: usize): u32 {
+  return Mempool.available(pool);
+}
+export function poolOutstanding(pool: usize): u32 {
+  return Mempool.outstanding(pool);
+}
+
+// IOVTee
+
+export function fillMapping(mapping: usize): void {
+  Mappings.fill(mapping);
+}
+export function refillMapping(mapping: usize, lcore: u32): void {
+  Mappings.refill(mapping, lcore);
+}
+export function reclaimMapping(mapping: usize, lcore: u32): void {
+  Mappings.reclaim(mapping, lcore);
+}
+export function forgetMapping(mapping: usize): void {
+  Mappings.forget(mapping);
+}

@@ -1,0 +1,760 @@
+/**
+ * Every structure that lives in the host's memory: the one place where an offset is written down.
+ * Imported by assembly/ (AssemblyScript) and by src/ (TypeScript) alike.
+ *
+ * One WebAssembly.Memory is the physical memory of a host. Its size never changes.
+ *
+ *     0          64 KiB                                                          end
+ *     | reserved | directory | pools, rings, queues, tables ... | guest 0 | guest 1 |
+ *
+ * Address 0 is never a valid object, so 0 means "none" wherever an address is stored.
+ * All numbers are little-endian. "u64 counter" fields are only added to by their one writer.
+ */
+
+/** Size of a WebAssembly page, and the alignment of a guest's region. */
+export const PAGE = 65536;
+
+/** Cache line: fields written by different sides stand on different lines. */
+export const LINE = 64;
+
+/**
+ * The directory: what lies where, so that any instance in any thread attaches by address alone.
+ *
+ *     DIRECTORY  magic | version | top | end | count | lock |          64 bytes
+ *     + 64       entry 0 | entry 1 | ...                               32 bytes each
+ *
+ * `top` is the first byte never handed out. Entry 0 is not used, so that index 0 means "none".
+ * An entry's index is the object's **id**: the `owner` in a packet's descriptor.
+ */
+export enum Directory {
+  ADDRESS = 65536,
+  MAGIC = 0x54564f49, // "IOVT"
+  VERSION = 1,
+  ENTRIES = 16384,
+  magic = 0,
+  version = 4,
+  top = 8,
+  end = 12,
+  count = 16,
+  lock = 20,
+  /** Seconds since the host began, written by whoever drives the lcores; ageing is counted in it. */
+  clock = 24,
+  entries = 64,
+}
+
+/** One entry of the directory. A freed entry keeps its place and size, and is handed out again. */
+export enum Entry {
+  kind = 0,
+  addr = 4,
+  size = 8,
+  parent = 12,
+  name = 16,
+  NAME_BYTES = 16,
+  SIZE = 32,
+}
+
+/** What an object is. */
+export enum Kind {
+  FREE = 0,
+  BYTES = 1,
+  RING = 2,
+  POOL = 3,
+  NIC = 4,
+  RX_QUEUE = 5,
+  TX_QUEUE = 6,
+  GENERATOR = 7,
+  REGION = 8,
+  GUEST = 9,
+  VIRTQUEUE = 10,
+  DRIVER = 11,
+  MAPPING = 12,
+  SWITCH = 13,
+  PORT = 14,
+  MAC_TABLE = 15,
+  LCORE = 16,
+}
+
+/**
+ * A packet's descriptor, 16 bytes, travelling by value: one v128 load and one store.
+ *
+ *     0        4      6        8       10      12     14     16
+ *     | addr   | len  | flags  | owner | index | port | mark |
+ *       u32      u16    u16      u16     u16     u16    u16
+ *
+ * addr   offset in memory of the segment's first byte
+ * len    bytes in this segment; while a buffer is posted for receive, the room in it
+ * owner  directory id of who gets the buffer back: a pool, a mapping, a virtqueue
+ * index  its number there (pool: the buffer; virtqueue and mapping: the buffer id of the ring)
+ * port   where it came in
+ * mark   what the NIC's filter said: 1 + the switch port that it goes to, 0 for nothing.
+ *        In a virtqueue's buffer: the ring descriptors that it takes (packed rings step by them).
+ */
+export enum Packet {
+  addr = 0,
+  len = 4,
+  flags = 6,
+  owner = 8,
+  index = 10,
+  port = 12,
+  mark = 14,
+  SIZE = 16,
+}
+
+export enum PacketFlag {
+  /** The next descriptor continues this frame. */
+  MORE = 1,
+  /** NIC descriptor rings: the card has finished with this descriptor ("DD"). */
+  DONE = 2,
+}
+
+/** Longest frame that is carried, in bytes without FCS: a 9000-byte MTU, its header and two tags. */
+export const FRAME_MAX = 9022;
+/** Shortest: an Ethernet header. */
+export const FRAME_MIN = 14;
+/** Most segments that one frame can have: as many as the longest virtqueue has descriptors. */
+export const SEGMENTS_MAX = 1024;
+/** Most frames in one burst. */
+export const BURST_MAX = 256;
+
+/**
+ * Ring of packet descriptors, single producer and single consumer. Indices run free.
+ *
+ *     line 0  mask | kind             set once
+ *     line 1  head | cached tail      written by the producer
+ *     line 2  tail | cached head      written by the consumer
+ *     line 3  slots ...               16 bytes each, a power of two of them
+ *
+ * Several producers and consumers (RingKind.MPMC) have two indices a side, as DPDK's rte_ring has:
+ * `head` reserves, `headDone` publishes; the same for `tail`.
+ */
+export enum Ring {
+  mask = 0,
+  kind = 4,
+  head = 64,
+  tailCache = 68,
+  headDone = 68,
+  tail = 128,
+  headCache = 132,
+  tailDone = 132,
+  slots = 192,
+}
+
+export enum RingKind {
+  SPSC = 0,
+  MPMC = 1,
+}
+
+/**
+ * Pool of equal buffers in host memory: a LIFO cache for each lcore over a shared MPMC ring.
+ *
+ *     header | cache of lcore 0 | cache of lcore 1 | ...        (the buffers and the ring stand elsewhere)
+ *
+ * A cache holds ready descriptors, the last freed on top.
+ */
+export enum Pool {
+  id = 0,
+  count = 4,
+  stride = 8,
+  base = 12,
+  headroom = 16,
+  room = 20,
+  ring = 24,
+  caches = 64,
+}
+
+export enum PoolCache {
+  length = 0,
+  /** u64 counters: buffers taken and given back by this lcore; their sums over lcores give what is out. */
+  allocated = 8,
+  freed = 16,
+  /** u64 counter: packets that found no buffer. */
+  failed = 24,
+  slots = 64,
+  CAPACITY = 512,
+  /** How many move between cache and ring at a time. */
+  CHUNK = 256,
+  SIZE = 8256, // slots + CAPACITY * Packet.SIZE
+}
+
+export const LCORES_MAX = 8;
+export const HEADROOM = 128;
+export const BUFFER_ROOM = 2048;
+
+/**
+ * The NIC. Its descriptors are packet descriptors with a DONE flag: the card carries owner and index
+ * through as ena, virtio and mlx5 carry their request ids.
+ */
+export enum Nic {
+  id = 0,
+  /** Switch port number that received packets are stamped with. */
+  port = 4,
+  rxQueues = 8,
+  /** u32 addresses of receive queues, in memory of its own. */
+  rxTable = 12,
+  tx = 16,
+  /** MAC table of the receive filters: the value is queue | mark << 16. */
+  filters = 20,
+  generator = 24,
+  /** Queues 0 .. rssQueues-1 share what no filter names, by the RSS hash. */
+  rssQueues = 28,
+  rssKey = 32,
+  /** u8[128] indirection table. */
+  rssTable = 36,
+  /** Scratch for the card's parser: a flow key and its RSS input. */
+  scratch = 128,
+  /** u64 counters of the link. */
+  rxPackets = 64,
+  rxBytes = 72,
+  rxNoBuffer = 80,
+  rxOversize = 88,
+  rxRunt = 96,
+  rxStopped = 104,
+  txPackets = 112,
+  txBytes = 120,
+  SIZE = 256,
+}
+
+/**
+ * Receive descriptor ring of the NIC.
+ *
+ *     line 0  configuration
+ *     line 1  card's side: next descriptor to fill
+ *     line 2  driver's side: next to take, first not posted
+ *     line 3  tail register ("doorbell"), written by the driver, read by the card
+ */
+export enum RxQueue {
+  id = 0,
+  ring = 4,
+  mask = 8,
+  nic = 12,
+  pool = 16,
+  /** IOVTee mapping that supplies the buffers, or 0. */
+  mapping = 20,
+  /** Bytes that the card leaves free in front of a frame in its first buffer (as mvneta's "packet offset"). */
+  offset = 24,
+  /** Written by the driver: 1 to receive. The card answers in `running` when no DMA is under way. */
+  enabled = 28,
+  index = 32,
+  running = 64,
+  head = 68,
+  /** First descriptor of the burst being written; published last. */
+  first = 72,
+  pending = 76,
+  packets = 80,
+  noBuffer = 88,
+  /** What the card knows of the tail register. */
+  tailCache = 96,
+  next = 128,
+  posted = 132,
+  tail = 192,
+  SIZE = 256,
+}
+
+/** Transmit descriptor ring; lines as in RxQueue. */
+export enum TxQueue {
+  id = 0,
+  ring = 4,
+  mask = 8,
+  nic = 12,
+  head = 64,
+  first = 68,
+  pending = 72,
+  next = 128,
+  clean = 132,
+  tail = 192,
+  SIZE = 256,
+}
+
+/**
+ * The generator and checker on the far end of the wire.
+ * Each frame: Ethernet, IPv4, UDP, then sequence number (u32), its complement, the source port's complement.
+ * A number and its complement add up to all ones, so the UDP checksum is the same for every frame of a size.
+ *
+ *     0        14      34     42     46      50       52
+ *     | eth    | ipv4  | udp  | seq  | ~seq  | ~port  | pattern ...
+ */
+export enum Generator {
+  id = 0,
+  sizes = 4,
+  /** u32 addresses of one frame template a size, and their lengths behind. */
+  templates = 8,
+  lengths = 12,
+  /** u8 table that says which size frame n has: mix[n % mixLength]. */
+  mix = 16,
+  mixLength = 20,
+  /** MAC addresses (u64 each) that frames go to in turn. */
+  destinations = 24,
+  destinationCount = 28,
+  flows = 32,
+  /** Next sequence number to send. */
+  seq = 36,
+  /** u32 per destination: the sequence number that is expected next from there. */
+  expected = 40,
+  /** u8 per sequence number modulo `WINDOW`: 1 once it has come back. */
+  seen = 44,
+  /** Where a frame of several segments is put together to be checked. */
+  scratch = 48,
+  sent = 64,
+  sentBytes = 72,
+  received = 80,
+  receivedBytes = 88,
+  duplicated = 96,
+  reordered = 104,
+  corrupt = 112,
+  SIZE = 128,
+  WINDOW = 65536,
+  SIZES_MAX = 16,
+}
+
+/** Offsets in a generated frame. */
+export enum Generated {
+  sourcePort = 34,
+  /** A guest's function may change the MAC addresses: checked from here on. */
+  etherType = 12,
+  seq = 42,
+  seqComplement = 46,
+  /** Complement of the source port, which tells the flow. */
+  portComplement = 50,
+  pattern = 52,
+  MIN = 60,
+}
+
+/**
+ * virtio 1.2, 2.7 "Split Virtqueues": descriptor, avail ring, used ring.
+ * The guest's own bytes: nothing here is trusted.
+ */
+export enum SplitDesc {
+  addr = 0,
+  len = 8,
+  flags = 12,
+  next = 14,
+  SIZE = 16,
+}
+export enum SplitAvail {
+  flags = 0,
+  idx = 2,
+  ring = 4,
+}
+export enum SplitUsed {
+  flags = 0,
+  idx = 2,
+  ring = 4,
+  ELEMENT = 8,
+}
+/** virtio 1.2, 2.8 "Packed Virtqueues": descriptor and event suppression structure. */
+export enum PackedDesc {
+  addr = 0,
+  len = 8,
+  id = 12,
+  flags = 14,
+  SIZE = 16,
+}
+export enum PackedEvent {
+  offWrap = 0,
+  flags = 2,
+  ENABLE = 0,
+  DISABLE = 1,
+  DESC = 2,
+}
+export enum DescFlag {
+  NEXT = 1,
+  WRITE = 2,
+  INDIRECT = 4,
+  AVAIL = 0x80,
+  USED = 0x8000,
+}
+/** 2.7.10, 2.7.6: the only flag of the avail ring (NO_INTERRUPT) and of the used ring (NO_NOTIFY). */
+export const RING_FLAG_NO_EVENT = 1;
+
+/** 5.1.6 virtio-net header, 12 bytes with VIRTIO_F_VERSION_1. */
+export enum NetHeader {
+  flags = 0,
+  gsoType = 1,
+  hdrLen = 2,
+  gsoSize = 4,
+  csumStart = 6,
+  csumOffset = 8,
+  numBuffers = 10,
+  SIZE = 12,
+}
+
+/** Feature bits, as one u32 of ours (virtio's own numbers reach 64: `src/roles/guest.ts` has both). */
+export enum Feature {
+  MRG_RXBUF = 1,
+  INDIRECT_DESC = 2,
+  EVENT_IDX = 4,
+  IN_ORDER = 8,
+  PACKED = 16,
+}
+
+/** Longest virtqueue, in descriptors. */
+export const QUEUE_MAX = 1024;
+
+/**
+ * The device's side of a virtqueue: host memory, never seen by the guest.
+ * `desc`, `driver`, `device` are the three areas (2.7: descriptor table, avail, used), already translated
+ * and checked; `base` and `limit` are the guest's region.
+ */
+export enum Virtqueue {
+  id = 0,
+  base = 4,
+  limit = 8,
+  desc = 12,
+  driver = 16,
+  device = 20,
+  size = 24,
+  features = 28,
+  /** 0, or the Refusal that stopped this queue until the driver resets it (2.1.2 DEVICE_NEEDS_RESET). */
+  broken = 32,
+  ready = 36,
+  /** Next available entry (split: free running; packed: position), and how far the driver is known to be. */
+  avail = 64,
+  availCache = 68,
+  availWrap = 72,
+  /** Next used entry; for packed rings its wrap counter too. */
+  used = 76,
+  usedWrap = 80,
+  /** Split: `used` as published last. Packed: the first descriptor of the burst, whose flags go last. */
+  published = 84,
+  pending = 88,
+  pendingFlags = 92,
+  /** Buffers taken from the driver and not given back yet. */
+  taken = 96,
+  /** u64 counters. */
+  packets = 128,
+  bytes = 136,
+  notifications = 144,
+  refused = 152,
+  /** u64 counters by Refusal. */
+  refusals = 192,
+  SIZE = 320,
+}
+
+/** Why a buffer of the guest's was not used. From LOOP on the queue is broken until it is reset. */
+export enum Refusal {
+  NONE = 0,
+  /** Address plus length leaves the guest's region. */
+  OUT_OF_REGION = 1,
+  /** A device-readable buffer where a device-writable one is needed, or the reverse (2.7.4.2). */
+  DIRECTION = 2,
+  /** No byte in it, or no room for the net header. */
+  TOO_SHORT = 3,
+  TOO_LONG = 4,
+  /** Indirect table not a multiple of 16, empty, longer than the queue, nested, or joined with NEXT (2.7.5.3). */
+  INDIRECT = 5,
+  /** The chain does not end within the queue's size (2.7.5.1). */
+  LOOP = 6,
+  /** `next` or the head of a chain is outside the table. */
+  INDEX = 7,
+  /** The avail index moved by more than the queue holds. */
+  AVAIL_JUMP = 8,
+  COUNT = 9,
+}
+
+/**
+ * The driver's side of a virtqueue: the guest's private memory (a real guest's would be its own kernel's).
+ *
+ *     header | free ids u16[size] | shadow: Packet[size] | shadow of indirect tables: Packet[size][INDIRECT_ENTRIES]
+ */
+export enum Driver {
+  desc = 4,
+  driver = 8,
+  device = 12,
+  size = 16,
+  features = 20,
+  /** Start of the guest's region, for translating back. */
+  base = 24,
+  /** 1: asks for no interrupts, this driver polls. */
+  polls = 28,
+  /** Next available entry (split: free running; packed: position), and the wrap counter. */
+  avail = 32,
+  availWrap = 36,
+  lastUsed = 40,
+  usedWrap = 44,
+  freeIds = 48,
+  freeCount = 52,
+  shadow = 56,
+  /** Under VIRTIO_F_IN_ORDER: ids go round; the next one to hand out and the oldest one outstanding. */
+  nextId = 60,
+  oldest = 64,
+  /** Address in the region of the indirect tables, or 0 where none are used; and of their shadow. */
+  indirect = 68,
+  indirectShadow = 72,
+  /** Split: `avail` as published. Packed: position and flags of the burst's first descriptor, and its length. */
+  published = 76,
+  headFlags = 80,
+  pending = 84,
+  /** Under VIRTIO_F_IN_ORDER: 1 while a batch is gone through, and the used element that told of it. */
+  inBatch = 88,
+  /** 1: the device writes into this queue's buffers (a virtio-net queue has one direction). */
+  writable = 92,
+  /** u64 counters: notifications sent to the device, used entries that named no outstanding buffer. */
+  kicks = 96,
+  badUsed = 104,
+  batch = 112,
+  SIZE = 128,
+}
+
+/** Shadow entries only: `addr` is a list of `len` segments that stand in an indirect table. */
+export const SHADOW_LIST = 8;
+/** Shadow entries only: not the first of its chain. */
+export const SHADOW_REST = 16;
+
+/** Segments that one indirect table of the guest's driver holds. */
+export const INDIRECT_ENTRIES = 8;
+
+/**
+ * A guest: a region, its virtio-net driver and a network function.
+ *
+ * In the region, from guest address 0:
+ *
+ *     | receive ring areas | transmit ring areas | indirect tables | buffers ... |
+ */
+export enum Guest {
+  id = 0,
+  region = 4,
+  regionSize = 8,
+  run = 12,
+  rx = 16,
+  tx = 20,
+  /** LIFO of free buffers (Packet each), its length, and how many there are in all. */
+  free = 24,
+  freeCount = 28,
+  buffers = 32,
+  bufferSize = 36,
+  /** Offset of the frame in a buffer: the net header stands right before it. */
+  headroom = 40,
+  burst = 44,
+  /** Table of the function's own (firewall rules), its length. */
+  table = 48,
+  tableLength = 52,
+  /** Frames are handed to JavaScript instead: ring of packets in, ring of packets out. */
+  toHost = 56,
+  fromHost = 60,
+  mac = 64,
+  /** MAC address that every sent frame goes to, or 0: the next guest of a chain. */
+  nextHop = 72,
+  ipv4 = 80,
+  ipv6 = 88,
+  /** u64 counters. */
+  received = 128,
+  transmitted = 136,
+  droppedByFunction = 144,
+  droppedTxFull = 152,
+  droppedMalformed = 160,
+  /** Flow key of the frame that the firewall looks at. */
+  flow = 192,
+  scratch = 256,
+  SIZE = 24832, // scratch + BURST_DESCRIPTORS * Packet.SIZE
+}
+
+export enum GuestFunction {
+  SINK = 0,
+  MACSWAP = 1,
+  L2FWD = 2,
+  ECHO = 3,
+  FIREWALL = 4,
+  /** The burst goes to JavaScript. */
+  HOST = 5,
+}
+
+/** A firewall rule: first match wins. Fields are compared under their masks; ports are ranges. */
+export enum Rule {
+  /** 4 or 6; 0 for either. */
+  family = 0,
+  /** IP protocol, or 0 for any. */
+  protocol = 1,
+  allow = 2,
+  sourcePortLow = 4,
+  sourcePortHigh = 6,
+  destinationPortLow = 8,
+  destinationPortHigh = 10,
+  /** u64 counter. */
+  hits = 16,
+  source = 32,
+  sourceMask = 48,
+  destination = 64,
+  destinationMask = 80,
+  SIZE = 96,
+}
+
+/**
+ * IOVTee: one NIC receive queue mapped to one virtqueue.
+ *
+ *     avail ring --fill--> PRing --refill--> NIC descriptor --DMA--> in flight --hit--> used ring
+ *                            ^----------------- miss (wiped) ----------'
+ *
+ * `PRing` (paper, "PRing") is a ring of packet descriptors of the guest's empty buffers.
+ */
+export enum Mapping {
+  id = 0,
+  virtqueue = 4,
+  queue = 8,
+  onEmpty = 12,
+  scrub = 16,
+  mask = 20,
+  head = 24,
+  tail = 28,
+  active = 32,
+  /** Guest buffers that the NIC holds. */
+  inNic = 36,
+  inFlight = 40,
+  port = 44,
+  hits = 64,
+  misses = 72,
+  scrubbedBytes = 80,
+  hostBuffers = 88,
+  unmappable = 96,
+  returned = 104,
+  pring = 128,
+}
+
+export enum OnEmpty {
+  HOST = 0,
+  WAIT = 1,
+}
+
+/**
+ * A port of the switch.
+ */
+export enum Port {
+  id = 0,
+  kind = 4,
+  index = 8,
+  /** NIC, or the virtqueue that the host fills (the guest's receive queue), or the ring towards the peer. */
+  to = 12,
+  /** Virtqueue that the host empties (the guest's transmit queue), or the ring from the peer. */
+  from = 16,
+  mapping = 20,
+  /** Owner whose buffers are taken as they are; others are copied. TAKES_NOTHING where there is none. */
+  takes = 24,
+  pool = 28,
+  learning = 32,
+  up = 36,
+  /** 1: marks of frames from here are the NIC filter's and are believed. */
+  trustsMark = 56,
+  /** Source that was learned last and the second it was: not looked up again. */
+  lastKey = 40,
+  lastSecond = 48,
+  /** VLAN of untagged frames, 1..4094 (802.1Q "PVID"); 0: none are taken. */
+  pvid = 52,
+  /** Bitmap of 4096 bits: the VLANs that this port is in. */
+  vlans = 60,
+  rxPackets = 64,
+  rxBytes = 72,
+  txPackets = 80,
+  txBytes = 88,
+  /** Copies made by the host for this port, and their bytes. */
+  copies = 96,
+  copiedBytes = 104,
+  flooded = 112,
+  /** u64 counters by Drop. */
+  drops = 128,
+  SIZE = 256,
+}
+
+export enum PortKind {
+  NONE = 0,
+  NIC = 1,
+  VHOST = 2,
+  RING = 3,
+}
+
+/** Why a frame was dropped at a port. */
+export enum Drop {
+  /** Destination had no room: NIC transmit ring, ring, or the guest posted no buffer. */
+  FULL = 0,
+  NO_BUFFER = 1,
+  /** The guest's buffers are too small for the frame and can't be merged. */
+  TOO_LARGE = 2,
+  RUNT = 3,
+  /** It would leave by the port that it came in by. */
+  HAIRPIN = 4,
+  VLAN = 5,
+  /** 01-80-C2-00-00-0x is never forwarded by a bridge (802.1D, 7.12.6). */
+  LINK_LOCAL = 6,
+  /** The port's queue is broken or not ready. */
+  DOWN = 7,
+  /** A static address seen at another port. */
+  SPOOFED = 8,
+  COUNT = 9,
+}
+
+/**
+ * The switch, with the scratch memory of one burst.
+ */
+export enum Switch {
+  id = 0,
+  lookup = 4,
+  macs = 8,
+  ports = 12,
+  /** u32 addresses of the ports. */
+  table = 16,
+  lcore = 20,
+  burst = 24,
+  ageing = 28,
+  vlanAware = 32,
+  pool = 36,
+  /** Scratch: the burst, its headers (first 16 bytes of each frame), and where each frame begins and goes. */
+  packets = 64,
+  headers = 24640, // packets + (SEGMENTS_MAX + 2 * BURST_MAX) * 16
+  first = 28736, // headers + BURST_MAX * 16
+  destination = 29252, // first + (BURST_MAX + 2) * 2
+  vid = 29764, // destination + BURST_MAX * 2
+  next = 30276, // vid + BURST_MAX * 2
+  out = 30848, // 64-byte aligned behind next
+  outHeaders = 55424, // out + (SEGMENTS_MAX + 2 * BURST_MAX) * 16
+  touched = 59520, // outHeaders + BURST_MAX * 16
+  spare = 60032, // touched + BURST_MAX * 2: buffers for a copy
+  lists = 109184, // spare + 2 * 24576: u16 head and tail of each port's list
+  PORTS_MAX = 2048,
+  SIZE = 117376, // lists + PORTS_MAX * 4
+}
+
+/** Descriptors that one burst can have. */
+export const BURST_DESCRIPTORS = 1536;
+
+export enum Lookup {
+  LEARNING = 0,
+}
+
+/** Where a frame goes, when not to one port. */
+export enum Destination {
+  FLOOD = 0xfffe,
+  DROP = 0xffff,
+}
+
+/**
+ * MAC table: 4-way buckets of one cache line, multiplicative hash. Used by the learning bridge and by
+ * the NIC's filters.
+ *
+ *     | key u64: MAC (48 bits) | VLAN << 48 | valid << 60 | value u32 | stamp u32 |   16 bytes
+ */
+export enum MacTable {
+  buckets = 4,
+  used = 8,
+  entries = 64,
+  WAYS = 4,
+}
+export enum MacEntry {
+  key = 0,
+  value = 8,
+  stamp = 12,
+  SIZE = 16,
+  /** `stamp` of an entry that never ages or moves. */
+  STATIC = 0xffffffff,
+}
+
+/** An lcore: pollers run to completion. */
+export enum Lcore {
+  id = 0,
+  count = 4,
+  pollers = 64,
+  POLLERS_MAX = 2048,
+  /** Each poller: Kind, address. */
+  POLLER = 8,
+  SIZE = 16448,
+}
+
+/** `Port.takes` of a port that takes no buffer as it is. */
+export const TAKES_NOTHING = 0xffff;

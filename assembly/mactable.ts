@@ -1,0 +1,96 @@
+/**
+ * MAC table (layout: `MacTable`): 4-way buckets of one cache line, found by a multiplicative hash.
+ * Bounded work whatever the addresses are: who floods it with sources can only push out entries of the
+ * same bucket, and never a static one.
+ */
+import { MacEntry, MacTable } from "./layout";
+
+export class Macs {
+  /** Entries are a power of two, 4 at least. */
+  static bytes(entries: u32): u32 {
+    return MacTable.entries + entries * MacEntry.SIZE;
+  }
+
+  static init(table: usize, entries: u32): void {
+    store<u32>(table, entries / MacTable.WAYS, MacTable.buckets);
+  }
+
+  /** MAC as read from a frame (first byte lowest), and VLAN. */
+  @inline static key(mac: u64, vlan: u32): u64 {
+    return mac | ((<u64>vlan) << 48) | (1 << 60);
+  }
+
+  @inline static bucket(table: usize, key: u64): usize {
+    const buckets = load<u32>(table, MacTable.buckets);
+    const h = <u32>(((key ^ (key >> 32)) * 0x9e3779b97f4a7c15) >> 40);
+    return table + MacTable.entries + (h & (buckets - 1)) * (MacTable.WAYS * MacEntry.SIZE);
+  }
+
+  /** The entry with this key, or 0. */
+  static find(table: usize, key: u64): usize {
+    const b = Macs.bucket(table, key);
+    if (load<u64>(b, MacEntry.key) == key) return b;
+    if (load<u64>(b, MacEntry.key + MacEntry.SIZE) == key) return b + MacEntry.SIZE;
+    if (load<u64>(b, MacEntry.key + 2 * MacEntry.SIZE) == key) return b + 2 * MacEntry.SIZE;
+    if (load<u64>(b, MacEntry.key + 3 * MacEntry.SIZE) == key) return b + 3 * MacEntry.SIZE;
+    return 0;
+  }
+
+  /**
+   * Inserts a key that isn't there: in a free place, else in that of the oldest entry that isn't static.
+   * Returns the entry, or 0 when all four are static.
+   */
+  static insert(table: usize, key: u64, value: u32, stamp: u32): usize {
+    const b = Macs.bucket(table, key);
+    let place: usize = 0;
+    let oldest: u32 = MacEntry.STATIC;
+    for (let i: u32 = 0; i < <u32>MacTable.WAYS; i++) {
+      const e = b + i * MacEntry.SIZE;
+      if (!load<u64>(e, MacEntry.key)) {
+        place = e;
+        store<u32>(table, load<u32>(table, MacTable.used) + 1, MacTable.used);
+        break;
+      }
+      const age = load<u32>(e, MacEntry.stamp);
+      if (age < oldest) {
+        oldest = age;
+        place = e;
+      }
+    }
+    if (place) {
+      store<u64>(place, key, MacEntry.key);
+      store<u32>(place, value, MacEntry.value);
+      store<u32>(place, stamp, MacEntry.stamp);
+    }
+    return place;
+  }
+
+  /** Inserts or changes a static entry. False when the bucket holds four other static ones. */
+  static set(table: usize, key: u64, value: u32): bool {
+    const e = Macs.find(table, key);
+    if (!e) return Macs.insert(table, key, value, MacEntry.STATIC) != 0;
+    store<u32>(e, value, MacEntry.value);
+    store<u32>(e, MacEntry.STATIC, MacEntry.stamp);
+    return true;
+  }
+
+  static remove(table: usize, key: u64): void {
+    const e = Macs.find(table, key);
+    if (!e) return;
+    store<u64>(e, 0, MacEntry.key);
+    store<u32>(table, load<u32>(table, MacTable.used) - 1, MacTable.used);
+  }
+
+  /** Forgets every entry with this value, or with a stamp before `before`. */
+  static sweep(table: usize, value: u32, before: u32): void {
+    const n = load<u32>(table, MacTable.buckets) * MacTable.WAYS;
+    for (let i: u32 = 0; i < n; i++) {
+      const e = table + MacTable.entries + i * MacEntry.SIZE;
+      if (!load<u64>(e, MacEntry.key)) continue;
+      if (load<u32>(e, MacEntry.value) == value || load<u32>(e, MacEntry.stamp) < before) {
+        store<u64>(e, 0, MacEntry.key);
+        store<u32>(table, load<u32>(table, MacTable.used) - 1, MacTable.used);
+      }
+    }
+  }
+}

@@ -1,0 +1,112 @@
+/**
+ * Mempool: equal buffers in host memory (layout: `Pool`, `PoolCache`). Each lcore has a cache, the last freed
+ * buffer on top because it is the warmest; behind the caches one MPMC ring, a chunk at a time (as
+ * DPDK's rte_mempool does).
+ *
+ * Invariant: buffers = free in caches + free in the ring + (allocated - freed).
+ */
+import { Count } from "./count";
+import { LCORES_MAX, Packet, Pool, PoolCache } from "./layout";
+import { Desc } from "./packet";
+import { Rings } from "./ring";
+
+export class Mempool {
+  static bytes(): u32 {
+    return Pool.caches + LCORES_MAX * PoolCache.SIZE;
+  }
+
+  /** All buffers go into the ring. `room`: bytes for a frame behind `headroom` free ones. */
+  static init(pool: usize, id: u32, count: u32, base: u32, headroom: u32, room: u32, ring: u32): void {
+    store<u32>(pool, id, Pool.id);
+    store<u32>(pool, count, Pool.count);
+    store<u32>(pool, headroom + room, Pool.stride);
+    store<u32>(pool, base, Pool.base);
+    store<u32>(pool, headroom, Pool.headroom);
+    store<u32>(pool, room, Pool.room);
+    store<u32>(pool, ring, Pool.ring);
+    const scratch = Mempool.cache(pool, 0) + PoolCache.slots;
+    for (let i: u32 = 0; i < count; i++) {
+      v128.store(scratch, Mempool.descriptor(pool, i));
+      Rings.enqueueBulk(ring, scratch, 1);
+    }
+  }
+
+  @inline static cache(pool: usize, lcore: u32): usize {
+    return pool + Pool.caches + lcore * PoolCache.SIZE;
+  }
+
+  /** Buffer `index` as it is when it's free: behind its headroom, `len` the room in it. */
+  @inline static descriptor(pool: usize, index: u32): v128 {
+    const addr =
+      load<u32>(pool, Pool.base) + index * load<u32>(pool, Pool.stride) + load<u32>(pool, Pool.headroom);
+    return Desc.make(addr, load<u32>(pool, Pool.room), 0, load<u32>(pool, Pool.id), index, 0, 0);
+  }
+
+  /** Up to `n` free buffers to `to`, at most a chunk; returns how many. */
+  static take(pool: usize, lcore: u32, to: usize, n: u32): u32 {
+    const cache = Mempool.cache(pool, lcore);
+    let length = load<u32>(cache, PoolCache.length);
+    n = min<u32>(n, PoolCache.CHUNK);
+    if (length < n) {
+      const slots = cache + PoolCache.slots;
+      length += Rings.dequeueBurst(load<u32>(pool, Pool.ring), slots + length * Packet.SIZE, PoolCache.CHUNK);
+      if (length < n) {
+        Count.add(cache + PoolCache.failed, n - length);
+        n = length;
+      }
+    }
+    length -= n;
+    store<u32>(cache, length, PoolCache.length);
+    Count.add(cache + PoolCache.allocated, n);
+    Desc.copy(to, cache + PoolCache.slots + length * Packet.SIZE, n);
+    return n;
+  }
+
+  /** Gives back `n` buffers of this pool, as restored descriptors. */
+  static give(pool: usize, lcore: u32, from: usize, n: u32): void {
+    const cache = Mempool.cache(pool, lcore);
+    const slots = cache + PoolCache.slots;
+    let length = load<u32>(cache, PoolCache.length);
+    Count.add(cache + PoolCache.freed, n);
+    while (n) {
+      if (length == PoolCache.CAPACITY) {
+        // The coldest go: those at the bottom.
+        Rings.enqueueBulk(load<u32>(pool, Pool.ring), slots, PoolCache.CHUNK);
+        length -= PoolCache.CHUNK;
+        memory.copy(slots, slots + PoolCache.CHUNK * Packet.SIZE, length * Packet.SIZE);
+      }
+      const some = min<u32>(n, PoolCache.CAPACITY - length);
+      const base = load<u32>(pool, Pool.base) + load<u32>(pool, Pool.headroom);
+      const stride = load<u32>(pool, Pool.stride);
+      const blank = Desc.make(0, load<u32>(pool, Pool.room), 0, load<u32>(pool, Pool.id), 0, 0, 0);
+      for (let i: u32 = 0; i < some; i++) {
+        const index = load<u16>(from, Packet.index);
+        const d = i16x8.replace_lane(i32x4.replace_lane(blank, 0, base + index * stride), 5, index);
+        v128.store(slots + (length + i) * Packet.SIZE, d);
+        from += Packet.SIZE;
+      }
+      length += some;
+      n -= some;
+    }
+    store<u32>(cache, length, PoolCache.length);
+  }
+
+  /** Buffers that are out: allocated and not freed, over all lcores. */
+  static outstanding(pool: usize): u32 {
+    let sum: u64 = 0;
+    for (let lcore: u32 = 0; lcore < <u32>LCORES_MAX; lcore++) {
+      const cache = Mempool.cache(pool, lcore);
+      sum += load<u64>(cache, PoolCache.allocated) - load<u64>(cache, PoolCache.freed);
+    }
+    return <u32>sum;
+  }
+
+  /** Buffers that lie in the caches and in the ring. */
+  static available(pool: usize): u32 {
+    let sum = Rings.count(load<u32>(pool, Pool.ring));
+    for (let lcore: u32 = 0; lcore < <u32>LCORES_MAX; lcore++) {
+      sum += load<u32>(Mempool.cache(pool, lcore), PoolCache.length);
+    }
+    return sum;
+  }
+}

@@ -1,0 +1,319 @@
+/**
+ * The network card and its driver (layout: `Nic`, `RxQueue`, `TxQueue`).
+ *
+ *     wire -> Card.receive: filter, RSS -> DMA into the posted buffer -> DONE -> Pmd.rxBurst -> host
+ *     wire <- Card.transmitted <- DMA from the buffer <- Pmd.txBurst <- host
+ *
+ * `Card` is the hardware: it knows descriptor rings and registers, nothing of pools or guests, and writes
+ * wherever a posted descriptor points to. `Pmd` is the poll-mode driver on the host's side.
+ *
+ * Of a burst of finished descriptors the first one's DONE is written last and with release: whoever looks at
+ * the ring in order sees none of the burst before all of it, at the price of one atomic store.
+ */
+import { Count } from "./count";
+import { Objects } from "./directory";
+import { Toeplitz } from "./hash";
+import { FRAME_MAX, FRAME_MIN, Kind, MacEntry, Nic, Packet, PacketFlag, RxQueue, TxQueue } from "./layout";
+import { Macs } from "./mactable";
+import { Mempool } from "./mempool";
+import { Desc } from "./packet";
+import { Parse } from "./parse";
+import { Sync } from "./sync";
+
+/** Descriptors that the driver frees at a time, as the RS threshold of Intel's cards. */
+const TX_FREE: u32 = 32;
+
+export class Card {
+  @inline static rxQueue(nic: usize, index: u32): usize {
+    return load<u32>(load<u32>(nic, Nic.rxTable) + index * 4);
+  }
+
+  /**
+   * Where the filters send a frame: queue | mark << 16. Most exact first: MAC and VLAN, MAC, VLAN; then RSS.
+   */
+  static steer(nic: usize, frame: usize, len: u32): u32 {
+    const filters: usize = load<u32>(nic, Nic.filters);
+    const mac = Parse.mac(frame);
+    const type = Parse.be16(frame + 12);
+    const tagged = len >= 16 && (type == 0x8100 || type == 0x88a8);
+    const vlan: u32 = tagged ? Parse.be16(frame + 14) & 0xfff : 0;
+    let hit: usize = 0;
+    if (vlan) hit = Macs.find(filters, Macs.key(mac, vlan));
+    if (!hit) hit = Macs.find(filters, Macs.key(mac, 0));
+    if (!hit && vlan) hit = Macs.find(filters, Macs.key(0, vlan));
+    if (hit) return load<u32>(hit, MacEntry.value);
+    return load<u32>(nic, Nic.rssQueues) > 1 ? Card.rss(nic, frame, len) : 0;
+  }
+
+  static rss(nic: usize, frame: usize, len: u32): u32 {
+    const flow = nic + Nic.scratch;
+    if (!Parse.flow(frame, len, flow)) return 0;
+    const hash = Toeplitz.flow(load<u32>(nic, Nic.rssKey), flow, flow + 40);
+    return load<u8>(load<u32>(nic, Nic.rssTable) + (hash & 127));
+  }
+
+  /**
+   * A frame of `len` bytes at `frame` arrives from the wire. True if it was written to a buffer; if not, the
+   * counter that says why has been moved. Call `flush` at the end of a burst.
+   */
+  static receive(nic: usize, frame: usize, len: u32): bool {
+    if (len < <u32>FRAME_MIN || len > <u32>FRAME_MAX) {
+      Count.add(nic + (len < <u32>FRAME_MIN ? Nic.rxRunt : Nic.rxOversize), 1);
+      return false;
+    }
+    const steered = Card.steer(nic, frame, len);
+    const q = Card.rxQueue(nic, steered & 0xffff);
+    if (!load<u32>(q, RxQueue.running) && !Card.start(q)) {
+      Count.add(nic + Nic.rxStopped, 1);
+      return false;
+    }
+    if (!Card.write(nic, q, frame, len, steered >> 16)) {
+      Count.add(nic + Nic.rxNoBuffer, 1);
+      Count.add(q + RxQueue.noBuffer, 1);
+      return false;
+    }
+    Count.add(nic + Nic.rxPackets, 1);
+    Count.add(nic + Nic.rxBytes, len);
+    Count.add(q + RxQueue.packets, 1);
+    return true;
+  }
+
+  static start(q: usize): bool {
+    if (!Sync.load<u32>(q + RxQueue.enabled)) return false;
+    Sync.store<u32>(q + RxQueue.running, 1);
+    return true;
+  }
+
+  /** DMA of one frame over as many posted buffers as it takes; false, and nothing written, if too few. */
+  static write(nic: usize, q: usize, frame: usize, len: u32, mark: u32): bool {
+    const ring: usize = load<u32>(q, RxQueue.ring);
+    const mask = load<u32>(q, RxQueue.mask);
+    const offset = load<u32>(q, RxQueue.offset);
+    const head = load<u32>(q, RxQueue.head);
+    let room: u32 = 0;
+    let n: u32 = 0;
+    for (; room < len; n++) {
+      if (head + n == load<u32>(q, RxQueue.tailCache)) {
+        const tail = Sync.load<u32>(q + RxQueue.tail);
+        store<u32>(q, tail, RxQueue.tailCache);
+        if (head + n == tail) return false;
+      }
+      room += load<u16>(ring + ((head + n) & mask) * Packet.SIZE, Packet.len) - (n ? 0 : offset);
+    }
+    const port = load<u32>(nic, Nic.port);
+    for (let i: u32 = 0; i < n; i++) {
+      const slot = (head + i) & mask;
+      const p = ring + slot * Packet.SIZE;
+      const d = v128.load(p);
+      const skip = i ? 0 : offset;
+      const to = Desc.addr(d) + skip;
+      const some = min(len, Desc.len(d) - skip);
+      memory.copy(to, frame, some);
+      frame += some;
+      len -= some;
+      let flags: u32 = i + 1 < n ? PacketFlag.MORE : 0;
+      if (load<u32>(q, RxQueue.pending)) flags |= PacketFlag.DONE;
+      else {
+        store<u32>(q, 1, RxQueue.pending);
+        store<u32>(q, slot, RxQueue.first);
+      }
+      v128.store(p, Desc.make(to, some, flags, Desc.owner(d), Desc.index(d), port, mark));
+    }
+    store<u32>(q, head + n, RxQueue.head);
+    return true;
+  }
+
+  /** Ends a burst: what was received becomes visible; queues that the driver has stopped say so. */
+  static flush(nic: usize): void {
+    const n = load<u32>(nic, Nic.rxQueues);
+    for (let i: u32 = 0; i < n; i++) Card.flushQueue(Card.rxQueue(nic, i));
+  }
+
+  static flushQueue(q: usize): void {
+    if (load<u32>(q, RxQueue.pending)) {
+      const p = load<u32>(q, RxQueue.ring) + load<u32>(q, RxQueue.first) * Packet.SIZE;
+      Sync.store<u32>(p + Packet.len, load<u32>(p, Packet.len) | ((<u32>PacketFlag.DONE) << 16));
+      store<u32>(q, 0, RxQueue.pending);
+    }
+    if (load<u32>(q, RxQueue.running) && !Sync.load<u32>(q + RxQueue.enabled)) {
+      Sync.store<u32>(q + RxQueue.running, 0);
+    }
+  }
+
+  /** Descriptors that the driver has queued for sending; they begin at `TxQueue.head`. */
+  static toTransmit(nic: usize): u32 {
+    const q: usize = load<u32>(nic, Nic.tx);
+    return Sync.load<u32>(q + TxQueue.tail) - load<u32>(q, TxQueue.head);
+  }
+
+  @inline static txDescriptor(nic: usize, i: u32): usize {
+    const q: usize = load<u32>(nic, Nic.tx);
+    const slot = (load<u32>(q, TxQueue.head) + i) & load<u32>(q, TxQueue.mask);
+    return load<u32>(q, TxQueue.ring) + slot * Packet.SIZE;
+  }
+
+  /** The first `n` queued descriptors have been sent: sets their DONE, the first one's last. */
+  static transmitted(nic: usize, n: u32): void {
+    if (!n) return;
+    let frames: u64 = 0;
+    let bytes: u64 = 0;
+    for (let i: u32 = n; i-- > 0; ) {
+      const p = Card.txDescriptor(nic, i);
+      const word = load<u32>(p, Packet.len);
+      bytes += word & 0xffff;
+      if (!((word >> 16) & PacketFlag.MORE)) frames++;
+      const done = word | ((<u32>PacketFlag.DONE) << 16);
+      if (i) store<u32>(p, done, Packet.len);
+      else Sync.store<u32>(p + Packet.len, done);
+    }
+    const q: usize = load<u32>(nic, Nic.tx);
+    store<u32>(q, load<u32>(q, TxQueue.head) + n, TxQueue.head);
+    Count.add(nic + Nic.txPackets, frames);
+    Count.add(nic + Nic.txBytes, bytes);
+  }
+}
+
+export class Pmd {
+  /**
+   * Up to `max` received frames, their descriptors to `to` (room for `room`), whole frames only.
+   * Returns the descriptors.
+   */
+  static rxBurst(q: usize, to: usize, max: u32, room: u32): u32 {
+    const ring: usize = load<u32>(q, RxQueue.ring);
+    const mask = load<u32>(q, RxQueue.mask);
+    const next = load<u32>(q, RxQueue.next);
+    const posted = min(load<u32>(q, RxQueue.posted) - next, room);
+    let n: u32 = 0;
+    let whole: u32 = 0;
+    while (n < posted && max) {
+      const p = ring + ((next + n) & mask) * Packet.SIZE;
+      const flags = Sync.load<u32>(p + Packet.len) >> 16;
+      if (!(flags & PacketFlag.DONE)) break;
+      const more = flags & PacketFlag.MORE;
+      v128.store(to + n * Packet.SIZE, i16x8.replace_lane(v128.load(p), 3, <i16>more));
+      n++;
+      if (!more) {
+        whole = n;
+        max--;
+      }
+    }
+    store<u32>(q, next + whole, RxQueue.next);
+    return whole;
+  }
+
+  /** Descriptors that the card holds or has finished and the driver hasn't taken. */
+  @inline static posted(q: usize): u32 {
+    return load<u32>(q, RxQueue.posted) - load<u32>(q, RxQueue.next);
+  }
+
+  /** Posts `n` empty buffers; the caller has seen that there is room. */
+  static post(q: usize, from: usize, n: u32): void {
+    const ring: usize = load<u32>(q, RxQueue.ring);
+    const mask = load<u32>(q, RxQueue.mask);
+    const posted = load<u32>(q, RxQueue.posted);
+    const slot = posted & mask;
+    const straight = min(n, mask + 1 - slot);
+    Desc.copy(ring + slot * Packet.SIZE, from, straight);
+    if (straight < n) Desc.copy(ring, from + straight * Packet.SIZE, n - straight);
+    Pmd.announce(q, posted + n);
+  }
+
+  /** Tells the card that descriptors up to `posted` are there. */
+  @inline static announce(q: usize, posted: u32): void {
+    store<u32>(q, posted, RxQueue.posted);
+    Sync.store<u32>(q + RxQueue.tail, posted);
+  }
+
+  /** Fills the ring from its pool, up to `target` posted descriptors. Returns how many were added. */
+  static refill(q: usize, lcore: u32, target: u32): u32 {
+    const pool: usize = load<u32>(q, RxQueue.pool);
+    const have = Pmd.posted(q);
+    if (have >= target) return 0;
+    const ring: usize = load<u32>(q, RxQueue.ring);
+    const mask = load<u32>(q, RxQueue.mask);
+    let posted = load<u32>(q, RxQueue.posted);
+    let left = target - have;
+    let added: u32 = 0;
+    while (left) {
+      const slot = posted & mask;
+      const want = min<u32>(min(left, mask + 1 - slot), 256);
+      const got = Mempool.take(pool, lcore, ring + slot * Packet.SIZE, want);
+      posted += got;
+      left -= got;
+      added += got;
+      if (got < want) break;
+    }
+    if (added) Pmd.announce(q, posted);
+    return added;
+  }
+
+  /**
+   * Queues up to `n` descriptors for sending, whole frames only; returns how many fitted.
+   * They belong to the card until it has sent them.
+   */
+  static txBurst(q: usize, lcore: u32, from: usize, n: u32): u32 {
+    const ring: usize = load<u32>(q, TxQueue.ring);
+    const mask = load<u32>(q, TxQueue.mask);
+    const next = load<u32>(q, TxQueue.next);
+    Pmd.txClean(q, lcore);
+    const room = mask + 1 - (next - load<u32>(q, TxQueue.clean));
+    if (n > room) {
+      n = room;
+      while (n && load<u16>(from + (n - 1) * Packet.SIZE, Packet.flags) & PacketFlag.MORE) n--;
+      if (!n) return 0;
+    }
+    const slot = next & mask;
+    const straight = min(n, mask + 1 - slot);
+    Desc.copy(ring + slot * Packet.SIZE, from, straight);
+    if (straight < n) Desc.copy(ring, from + straight * Packet.SIZE, n - straight);
+    store<u32>(q, next + n, TxQueue.next);
+    Sync.store<u32>(q + TxQueue.tail, next + n);
+    return n;
+  }
+
+  /** Frees sent buffers, a burst at a time: its last descriptor is looked at first. */
+  static txClean(q: usize, lcore: u32): void {
+    const ring: usize = load<u32>(q, TxQueue.ring);
+    const mask = load<u32>(q, TxQueue.mask);
+    const next = load<u32>(q, TxQueue.next);
+    let clean = load<u32>(q, TxQueue.clean);
+    while (next - clean >= TX_FREE) {
+      const last = ring + ((clean + TX_FREE - 1) & mask) * Packet.SIZE;
+      const first = ring + (clean & mask) * Packet.SIZE;
+      if (!Pmd.isDone(last) || !Pmd.isDone(first)) break;
+      clean = Pmd.txFree(ring, mask, clean, TX_FREE, lcore);
+    }
+    store<u32>(q, clean, TxQueue.clean);
+  }
+
+  /** Frees every sent buffer. */
+  static txCleanAll(q: usize, lcore: u32): void {
+    const ring: usize = load<u32>(q, TxQueue.ring);
+    const mask = load<u32>(q, TxQueue.mask);
+    const next = load<u32>(q, TxQueue.next);
+    let clean = load<u32>(q, TxQueue.clean);
+    while (clean != next && Pmd.isDone(ring + (clean & mask) * Packet.SIZE)) {
+      clean = Pmd.txFree(ring, mask, clean, 1, lcore);
+    }
+    store<u32>(q, clean, TxQueue.clean);
+  }
+
+  @inline static isDone(p: usize): bool {
+    return ((Sync.load<u32>(p + Packet.len) >> 16) & PacketFlag.DONE) != 0;
+  }
+
+  /** Gives `n` descriptors from `clean` on back to their pools, runs of one owner together. */
+  static txFree(ring: usize, mask: u32, clean: u32, n: u32, lcore: u32): u32 {
+    while (n) {
+      const p = ring + (clean & mask) * Packet.SIZE;
+      const owner = load<u16>(p, Packet.owner);
+      const straight = min(n, mask + 1 - (clean & mask));
+      let run: u32 = 1;
+      while (run < straight && load<u16>(p + run * Packet.SIZE, Packet.owner) == owner) run++;
+      if (Objects.kind(owner) == Kind.POOL) Mempool.give(Objects.addr(owner), lcore, p, run);
+      clean += run;
+      n -= run;
+    }
+    return clean;
+  }
+}

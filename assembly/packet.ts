@@ -1,0 +1,61 @@
+/**
+ * The packet descriptor as a value (layout: `Packet`). Always stored and loaded as one v128: two 8-byte
+ * stores followed by a 16-byte load would stall on store forwarding.
+ */
+import { Packet, PacketFlag } from "./layout";
+
+export class Desc {
+  @inline static make(addr: u32, len: u32, flags: u32, owner: u32, index: u32, port: u32, mark: u32): v128 {
+    const low = <u64>addr | ((<u64>len) << 32) | ((<u64>flags) << 48);
+    const high = <u64>(owner | (index << 16)) | ((<u64>(port | (mark << 16))) << 32);
+    return i64x2.replace_lane(i64x2.splat(low), 1, high);
+  }
+  @inline static addr(d: v128): u32 {
+    return i32x4.extract_lane(d, 0);
+  }
+  @inline static len(d: v128): u32 {
+    return i16x8.extract_lane_u(d, 2);
+  }
+  @inline static flags(d: v128): u32 {
+    return i16x8.extract_lane_u(d, 3);
+  }
+  @inline static owner(d: v128): u32 {
+    return i16x8.extract_lane_u(d, 4);
+  }
+  @inline static index(d: v128): u32 {
+    return i16x8.extract_lane_u(d, 5);
+  }
+  @inline static port(d: v128): u32 {
+    return i16x8.extract_lane_u(d, 6);
+  }
+  @inline static mark(d: v128): u32 {
+    return i16x8.extract_lane_u(d, 7);
+  }
+
+  /** Segments of the frame that begins at `p`: 1 for nearly all. At most `limit`. */
+  @inline static segments(p: usize, limit: u32): u32 {
+    let n: u32 = 1;
+    while (n < limit && load<u16>(p, Packet.flags) & PacketFlag.MORE) {
+      p += Packet.SIZE;
+      n++;
+    }
+    return n;
+  }
+
+  /** Bytes in `n` segments from `p` on. */
+  @inline static bytes(p: usize, n: u32): u32 {
+    let sum: u32 = 0;
+    for (let i: u32 = 0; i < n; i++) sum += load<u16>(p + i * Packet.SIZE, Packet.len);
+    return sum;
+  }
+
+  /**
+   * Copies `n` descriptors, one by one: `memory.copy` reads wider than the stores that are still on their way to
+   * the cache, and waits for them.
+   */
+  static copy(to: usize, from: usize, n: u32): void {
+    for (let end = from + n * Packet.SIZE; from < end; from += Packet.SIZE, to += Packet.SIZE) {
+      v128.store(to, v128.load(from));
+    }
+  }
+}

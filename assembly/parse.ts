@@ -1,0 +1,97 @@
+/**
+ * Where a frame's fields are: Ethernet, up to two VLAN tags, IPv4, IPv6 and its extension headers, ports.
+ * Works on one contiguous run of bytes and never reads past it.
+ */
+export class Parse {
+  /** A u16 in network order. */
+  @inline static be16(p: usize): u32 {
+    return bswap<u16>(load<u16>(p));
+  }
+  @inline static be32(p: usize): u32 {
+    return bswap<u32>(load<u32>(p));
+  }
+
+  /** The 48 bits of a MAC address, its first byte lowest. 8 bytes must be readable. */
+  @inline static mac(p: usize): u64 {
+    return load<u64>(p) & 0xffff_ffff_ffff;
+  }
+
+  /** Offset of the EtherType behind any VLAN tags (0x8100, 0x88a8), or 0 if the frame ends before. */
+  static etherType(frame: usize, len: u32): u32 {
+    let at: u32 = 12;
+    for (let tags = 0; tags < 3; tags++) {
+      if (at + 2 > len) return 0;
+      const type = Parse.be16(frame + at);
+      if (type != 0x8100 && type != 0x88a8) return at;
+      at += 4;
+    }
+    return 0;
+  }
+
+  /**
+   * The flow that a frame belongs to, into `key`, 40 bytes:
+   *
+   *     | source u8[16] | destination u8[16] | source port be16 | destination port be16 | protocol | family |
+   *
+   * IPv4 addresses stand in the first 4 bytes. Ports are 0 where there are none, or in a later fragment.
+   * False when it isn't IP.
+   */
+  static flow(frame: usize, len: u32, key: usize): bool {
+    v128.store(key, i64x2.splat(0));
+    v128.store(key, i64x2.splat(0), 16);
+    store<u64>(key, 0, 32);
+    const at = Parse.etherType(frame, len);
+    if (!at) return false;
+    const type = Parse.be16(frame + at);
+    const ip = frame + at + 2;
+    const left = len - at - 2;
+    if (type == 0x0800) return Parse.ipv4(ip, left, key);
+    if (type == 0x86dd) return Parse.ipv6(ip, left, key);
+    return false;
+  }
+
+  static ipv4(ip: usize, left: u32, key: usize): bool {
+    if (left < 20) return false;
+    const first = <u32>load<u8>(ip);
+    const header = (first & 15) * 4;
+    if (first >> 4 != 4 || header < 20 || header > left) return false;
+    store<u32>(key, load<u32>(ip, 12));
+    store<u32>(key, load<u32>(ip, 16), 16);
+    const protocol = load<u8>(ip, 9);
+    store<u8>(key, protocol, 36);
+    store<u8>(key, 4, 37);
+    if ((Parse.be16(ip + 6) & 0x1fff) == 0) Parse.ports(ip + header, left - header, protocol, key);
+    return true;
+  }
+
+  static ipv6(ip: usize, left: u32, key: usize): bool {
+    if (left < 40 || load<u8>(ip) >> 4 != 6) return false;
+    v128.store(key, v128.load(ip, 8));
+    v128.store(key, v128.load(ip, 24), 16);
+    store<u8>(key, 6, 37);
+    let next = <u32>load<u8>(ip, 6);
+    let at: u32 = 40;
+    // RFC 8200, 4: hop-by-hop 0, routing 43, fragment 44, destination options 60, authentication 51 (RFC 4302).
+    for (let hops = 0; hops < 8; hops++) {
+      const extension = next == 0 || next == 43 || next == 44 || next == 60 || next == 51;
+      if (!extension || at + 8 > left) break;
+      const header = ip + at;
+      if (next == 44 && Parse.be16(header + 2) & 0xfff8) {
+        store<u8>(key, load<u8>(header), 36);
+        return true;
+      }
+      const units = <u32>load<u8>(header, 1);
+      at += next == 44 ? 8 : next == 51 ? (units + 2) * 4 : (units + 1) * 8;
+      next = load<u8>(header);
+    }
+    store<u8>(key, <u8>next, 36);
+    if (at <= left) Parse.ports(ip + at, left - at, next, key);
+    return true;
+  }
+
+  /** TCP 6, UDP 17, UDP-Lite 136, SCTP 132 begin with two ports. */
+  static ports(l4: usize, left: u32, protocol: u32, key: usize): void {
+    const has = protocol == 6 || protocol == 17 || protocol == 132 || protocol == 136;
+    if (has && left >= 4) store<u32>(key, load<u32>(l4), 32);
+  }
+}

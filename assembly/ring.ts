@@ -1,0 +1,138 @@
+/**
+ * Rings of packet descriptors (layout: `Ring`). Free-running u32 indices on lines of their own; each side
+ * keeps a copy of the other's index and looks again only when that says full or empty.
+ * `burst` moves what it can, `bulk` all or nothing; one index store for either.
+ *
+ * SPSC: one producer, one consumer. MPMC: any number of both, by DPDK's rte_ring algorithm (rte_ring,
+ * "Multiple Producers Enqueue"): reserve with a compare-and-swap of `head`, write, then publish in order.
+ */
+import { Packet, Ring, RingKind } from "./layout";
+import { Desc } from "./packet";
+import { Sync } from "./sync";
+
+export class Rings {
+  static bytes(slots: u32): u32 {
+    return Ring.slots + slots * Packet.SIZE;
+  }
+
+  /** `slots` must be a power of two; the memory must be zero. */
+  static init(ring: usize, slots: u32, kind: u32): void {
+    store<u32>(ring, slots - 1, Ring.mask);
+    store<u32>(ring, kind, Ring.kind);
+  }
+
+  /** Descriptors in the ring, as far as both sides have published. */
+  static count(ring: usize): u32 {
+    const mpmc = load<u32>(ring, Ring.kind) == RingKind.MPMC;
+    const head = Sync.load<u32>(ring + (mpmc ? Ring.headDone : Ring.head));
+    return head - Sync.load<u32>(ring + (mpmc ? Ring.tailDone : Ring.tail));
+  }
+
+  /** Up to `n` descriptors into the ring; returns how many. */
+  @inline static enqueueBurst(ring: usize, from: usize, n: u32): u32 {
+    return Rings.enqueue(ring, from, n, false);
+  }
+  /** All `n` descriptors or none. */
+  @inline static enqueueBulk(ring: usize, from: usize, n: u32): u32 {
+    return Rings.enqueue(ring, from, n, true);
+  }
+  /** Up to `n` descriptors out of the ring; returns how many. */
+  @inline static dequeueBurst(ring: usize, to: usize, n: u32): u32 {
+    return Rings.dequeue(ring, to, n, false);
+  }
+  /** All `n` descriptors or none. */
+  @inline static dequeueBulk(ring: usize, to: usize, n: u32): u32 {
+    return Rings.dequeue(ring, to, n, true);
+  }
+
+  static enqueue(ring: usize, from: usize, n: u32, all: bool): u32 {
+    const mask = load<u32>(ring, Ring.mask);
+    if (load<u32>(ring, Ring.kind) == RingKind.MPMC) return Rings.enqueueShared(ring, from, n, all);
+    const head = load<u32>(ring, Ring.head);
+    let room = mask + 1 - (head - load<u32>(ring, Ring.tailCache));
+    if (room < n) {
+      const tail = Sync.load<u32>(ring + Ring.tail);
+      store<u32>(ring, tail, Ring.tailCache);
+      room = mask + 1 - (head - tail);
+      if (room < n) {
+        if (all || !room) return 0;
+        n = room;
+      }
+    }
+    Rings.put(ring, head, mask, from, n);
+    Sync.store<u32>(ring + Ring.head, head + n);
+    return n;
+  }
+
+  static dequeue(ring: usize, to: usize, n: u32, all: bool): u32 {
+    const mask = load<u32>(ring, Ring.mask);
+    if (load<u32>(ring, Ring.kind) == RingKind.MPMC) return Rings.dequeueShared(ring, to, n, all);
+    const tail = load<u32>(ring, Ring.tail);
+    let have = load<u32>(ring, Ring.headCache) - tail;
+    if (have < n) {
+      const head = Sync.load<u32>(ring + Ring.head);
+      store<u32>(ring, head, Ring.headCache);
+      have = head - tail;
+      if (have < n) {
+        if (all || !have) return 0;
+        n = have;
+      }
+    }
+    Rings.get(ring, tail, mask, to, n);
+    Sync.store<u32>(ring + Ring.tail, tail + n);
+    return n;
+  }
+
+  static enqueueShared(ring: usize, from: usize, n: u32, all: bool): u32 {
+    const mask = load<u32>(ring, Ring.mask);
+    let head: u32;
+    let take: u32;
+    do {
+      head = Sync.load<u32>(ring + Ring.head);
+      const room = mask + 1 - (head - Sync.load<u32>(ring + Ring.tailDone));
+      take = n;
+      if (room < n) {
+        if (all || !room) return 0;
+        take = room;
+      }
+    } while (Sync.cas(ring + Ring.head, head, head + take) != head);
+    Rings.put(ring, head, mask, from, take);
+    // Those who reserved before us publish before us.
+    while (Sync.load<u32>(ring + Ring.headDone) != head) {}
+    Sync.store<u32>(ring + Ring.headDone, head + take);
+    return take;
+  }
+
+  static dequeueShared(ring: usize, to: usize, n: u32, all: bool): u32 {
+    const mask = load<u32>(ring, Ring.mask);
+    let tail: u32;
+    let take: u32;
+    do {
+      tail = Sync.load<u32>(ring + Ring.tail);
+      const have = Sync.load<u32>(ring + Ring.headDone) - tail;
+      take = n;
+      if (have < n) {
+        if (all || !have) return 0;
+        take = have;
+      }
+    } while (Sync.cas(ring + Ring.tail, tail, tail + take) != tail);
+    Rings.get(ring, tail, mask, to, take);
+    while (Sync.load<u32>(ring + Ring.tailDone) != tail) {}
+    Sync.store<u32>(ring + Ring.tailDone, tail + take);
+    return take;
+  }
+
+  static put(ring: usize, at: u32, mask: u32, from: usize, n: u32): void {
+    const i = at & mask;
+    const straight = min(n, mask + 1 - i);
+    Desc.copy(ring + Ring.slots + i * Packet.SIZE, from, straight);
+    if (straight < n) Desc.copy(ring + Ring.slots, from + straight * Packet.SIZE, n - straight);
+  }
+
+  static get(ring: usize, at: u32, mask: u32, to: usize, n: u32): void {
+    const i = at & mask;
+    const straight = min(n, mask + 1 - i);
+    Desc.copy(to, ring + Ring.slots + i * Packet.SIZE, straight);
+    if (straight < n) Desc.copy(to + straight * Packet.SIZE, ring + Ring.slots, n - straight);
+  }
+}

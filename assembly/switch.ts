@@ -1,0 +1,469 @@
+/**
+ * The switch (layout: `Switch`, `Port`), after netmap's VALE: a burst is classified as a whole, then moved, one
+ * destination at a time.
+ *
+ *     port.rx -> | classify: destination of each frame | -> deliver, port by port -> release what was copied
+ *
+ * A frame is handed over where the destination can take the buffer itself (`Port.takes`), and copied anywhere
+ * else; a full destination drops, counted, and never makes others wait.
+ */
+import { Copy } from "./copy";
+import { Count } from "./count";
+import { Objects } from "./directory";
+import { Mappings } from "./iovtee";
+import {
+  BURST_DESCRIPTORS,
+  Destination,
+  Drop,
+  Feature,
+  Kind,
+  Nic,
+  Packet,
+  PacketFlag,
+  Pool,
+  Port,
+  PortKind,
+  RxQueue,
+  Switch,
+  Virtqueue,
+} from "./layout";
+import { Learning } from "./learning";
+import { Mempool } from "./mempool";
+import { Card, Pmd } from "./nic";
+import { Desc } from "./packet";
+import { Rings } from "./ring";
+import { Vhost } from "./vhost";
+import { PackedDevice } from "./virtqueue/packed-device";
+import { SplitDevice } from "./virtqueue/split-device";
+
+/** End of a list in `Switch.next`. */
+const END: u32 = 0xffff;
+
+export class Switching {
+  /** One burst from each port (each NIC queue). Returns the frames moved. */
+  static poll(sw: usize): u32 {
+    const ports = load<u32>(sw, Switch.ports);
+    let moved: u32 = 0;
+    for (let i: u32 = 0; i < ports; i++) {
+      const port: usize = load<u32>(load<u32>(sw, Switch.table) + i * 4);
+      if (load<u32>(port, Port.up)) moved += Switching.pollPort(sw, port);
+    }
+    return moved;
+  }
+
+  static pollPort(sw: usize, port: usize): u32 {
+    const kind = load<u32>(port, Port.kind);
+    const burst = load<u32>(sw, Switch.burst);
+    const to = sw + Switch.packets;
+    if (kind == PortKind.NIC) return Switching.pollNic(sw, port, burst, to);
+    let n: u32 = 0;
+    if (kind == PortKind.VHOST) {
+      n = Switching.packed(load<u32>(port, Port.from))
+        ? Vhost.rx<PackedDevice>(port, to, burst, BURST_DESCRIPTORS)
+        : Vhost.rx<SplitDevice>(port, to, burst, BURST_DESCRIPTORS);
+    } else if (kind == PortKind.RING) {
+      n = Rings.dequeueBurst(load<u32>(port, Port.from), to, burst);
+      const index = load<u32>(port, Port.index);
+      for (let i: u32 = 0; i < n; i++) {
+        store<u16>(to + i * Packet.SIZE, <u16>index, Packet.port);
+        store<u16>(to + i * Packet.SIZE, 0, Packet.mark);
+      }
+    }
+    return n ? Switching.process(sw, port, n) : 0;
+  }
+
+  static pollNic(sw: usize, port: usize, burst: u32, to: usize): u32 {
+    const nic: usize = load<u32>(port, Port.to);
+    const queues = load<u32>(nic, Nic.rxQueues);
+    let moved: u32 = 0;
+    for (let i: u32 = 0; i < queues; i++) {
+      const q = Card.rxQueue(nic, i);
+      const n = Pmd.rxBurst(q, to, burst, BURST_DESCRIPTORS);
+      if (n) moved += Switching.process(sw, port, n);
+      const mapping: usize = load<u32>(q, RxQueue.mapping);
+      if (mapping) {
+        Mappings.fill(mapping);
+        if (load<u32>(q, RxQueue.enabled)) Mappings.refill(mapping, load<u32>(sw, Switch.lcore));
+      } else if (n && load<u32>(q, RxQueue.enabled)) {
+        Pmd.refill(q, load<u32>(sw, Switch.lcore), load<u32>(q, RxQueue.mask) + 1);
+      }
+    }
+    return moved;
+  }
+
+  @inline static packed(vq: usize): bool {
+    return (load<u32>(vq, Virtqueue.features) & Feature.PACKED) != 0;
+  }
+
+  /** The `n` descriptors in the switch's scratch came in at `port`. Returns the frames. */
+  static process(sw: usize, port: usize, n: u32): u32 {
+    const packets = sw + Switch.packets;
+    let flags: u32 = 0;
+    let bytes: u64 = 0;
+    for (let i: u32 = 0; i < n; i++) {
+      const word = load<u32>(packets + i * Packet.SIZE, Packet.len);
+      flags |= word >> 16;
+      bytes += word & 0xffff;
+    }
+    const single = !(flags & PacketFlag.MORE);
+    const frames = single ? n : Switching.index(sw, n);
+    Count.add(port + Port.rxPackets, frames);
+    Count.add(port + Port.rxBytes, bytes);
+    Learning.classify(sw, port, single, n, frames);
+
+    const destination = sw + Switch.destination;
+    const to = <u32>load<u16>(destination);
+    let same = to < <u32>Destination.FLOOD && !load<u32>(sw, Switch.vlanAware);
+    for (let f: u32 = 1; same && f < frames; f++) same = load<u16>(destination + f * 2) == to;
+    if (same) {
+      const out = Switching.port(sw, to);
+      Switching.deliver(sw, out, packets, n, frames, sw + Switch.headers, sw + Switch.spare);
+      Switching.release(sw, packets, n, load<u32>(out, Port.takes));
+    } else {
+      if (single) Switching.index(sw, n);
+      if (load<u32>(sw, Switch.vlanAware)) Switching.forwardTagged(sw, port, n, frames);
+      else Switching.forward(sw, port, n, frames);
+    }
+    return frames;
+  }
+
+  @inline static port(sw: usize, index: u32): usize {
+    return load<u32>(load<u32>(sw, Switch.table) + index * 4);
+  }
+
+  /** Where each frame begins, to `Switch.first`. Returns the frames. */
+  static index(sw: usize, n: u32): u32 {
+    let f: u32 = 0;
+    for (let i: u32 = 0; i < n; f++) {
+      store<u16>(sw + Switch.first + f * 2, <u16>i);
+      i += Desc.segments(sw + Switch.packets + i * Packet.SIZE, n - i);
+    }
+    store<u16>(sw + Switch.first + f * 2, <u16>n);
+    return f;
+  }
+
+  /** Second pass: a list of frames for each destination, in order; then one delivery each. */
+  static forward(sw: usize, port: usize, n: u32, frames: u32): void {
+    const lists = sw + Switch.lists;
+    let touched: u32 = 0;
+    let flood = false;
+    for (let f: u32 = 0; f < frames; f++) {
+      const to = <u32>load<u16>(sw + Switch.destination + f * 2);
+      if (to >= <u32>Destination.FLOOD) {
+        flood = flood || to == Destination.FLOOD;
+        continue;
+      }
+      const list = lists + to * 4;
+      store<u16>(sw + Switch.next + f * 2, <u16>END);
+      if (load<u32>(list) == 0xffff_ffff) {
+        store<u16>(sw + Switch.touched + touched * 2, <u16>to);
+        touched++;
+        store<u16>(list, <u16>f);
+      } else store<u16>(sw + Switch.next + <u32>load<u16>(list, 2) * 2, <u16>f);
+      store<u16>(list, <u16>f, 2);
+    }
+    if (flood) {
+      // Every port gets frames: those for itself and those for all, in their order.
+      const ports = load<u32>(sw, Switch.ports);
+      const from = load<u32>(port, Port.index);
+      let flooded: u64 = 0;
+      for (let to: u32 = 0; to < ports; to++) {
+        const out = Switching.port(sw, to);
+        if (!load<u32>(out, Port.up)) continue;
+        let some: u32 = 0;
+        for (let f: u32 = 0; f < frames; f++) {
+          const d = <u32>load<u16>(sw + Switch.destination + f * 2);
+          if (d == to || (d == Destination.FLOOD && to != from)) some = Switching.gather(sw, f, some);
+          if (d == Destination.FLOOD && !to) flooded++;
+        }
+        Switching.deliverGathered(sw, out, some, port);
+      }
+      Count.add(port + Port.flooded, flooded);
+      for (let t: u32 = 0; t < touched; t++) Switching.clear(lists, load<u16>(sw + Switch.touched + t * 2));
+    } else {
+      for (let t: u32 = 0; t < touched; t++) {
+        const to = <u32>load<u16>(sw + Switch.touched + t * 2);
+        let some: u32 = 0;
+        for (let f = <u32>load<u16>(lists + to * 4); f != END; f = load<u16>(sw + Switch.next + f * 2)) {
+          some = Switching.gather(sw, f, some);
+        }
+        Switching.clear(lists, to);
+        Switching.deliverGathered(sw, Switching.port(sw, to), some, port);
+      }
+    }
+    Switching.releaseFrames(sw, n, frames);
+  }
+
+  @inline static clear(lists: usize, to: u32): void {
+    store<u32>(lists + to * 4, 0xffff_ffff);
+  }
+
+  /** Frame `f` behind the `at` descriptors (low half) and frames (high half) gathered so far. */
+  static gather(sw: usize, f: u32, at: u32): u32 {
+    const first = <u32>load<u16>(sw + Switch.first + f * 2);
+    const segments = <u32>load<u16>(sw + Switch.first + f * 2 + 2) - first;
+    const frame = at >> 16;
+    const to = sw + Switch.out + (at & 0xffff) * Packet.SIZE;
+    Desc.copy(to, sw + Switch.packets + first * Packet.SIZE, segments);
+    // A frame for several ports belongs to none of them: it is copied to each.
+    if (load<u16>(sw + Switch.destination + f * 2) == <u16>Destination.FLOOD) {
+      for (let i: u32 = 0; i < segments; i++) store<u16>(to + i * Packet.SIZE, 0, Packet.owner);
+    }
+    v128.store(sw + Switch.outHeaders + frame * 16, v128.load(sw + Switch.headers + f * 16));
+    return at + segments + 0x10000;
+  }
+
+  static deliverGathered(sw: usize, out: usize, some: u32, from: usize): void {
+    if (!some) return;
+    Switching.deliver(
+      sw,
+      out,
+      sw + Switch.out,
+      some & 0xffff,
+      some >> 16,
+      sw + Switch.outHeaders,
+      sw + Switch.spare,
+    );
+  }
+
+  /** Gives back what no destination took. */
+  static releaseFrames(sw: usize, n: u32, frames: u32): void {
+    for (let f: u32 = 0; f < frames; f++) {
+      const to = <u32>load<u16>(sw + Switch.destination + f * 2);
+      const first = <u32>load<u16>(sw + Switch.first + f * 2);
+      const segments = <u32>load<u16>(sw + Switch.first + f * 2 + 2) - first;
+      const takes: u32 = to < <u32>Destination.FLOOD ? load<u32>(Switching.port(sw, to), Port.takes) : 0;
+      Switching.release(sw, sw + Switch.packets + first * Packet.SIZE, segments, takes);
+    }
+  }
+
+  /**
+   * A VLAN-aware switch: frame by frame, since a tag may have to be put on or taken off (802.1Q, 8.1).
+   * That is done on a copy in host memory.
+   */
+  static forwardTagged(sw: usize, port: usize, n: u32, frames: u32): void {
+    const ports = load<u32>(sw, Switch.ports);
+    const from = load<u32>(port, Port.index);
+    for (let f: u32 = 0; f < frames; f++) {
+      const d = <u32>load<u16>(sw + Switch.destination + f * 2);
+      if (d == Destination.DROP) continue;
+      const vlan = <u32>load<u16>(sw + Switch.vid + f * 2);
+      const flood = d == Destination.FLOOD;
+      if (flood) Count.add(port + Port.flooded, 1);
+      const end = flood ? ports : d + 1;
+      for (let to: u32 = flood ? 0 : d; to < end; to++) {
+        const out = Switching.port(sw, to);
+        if ((flood && to == from) || !load<u32>(out, Port.up)) continue;
+        if (!Learning.member(out, vlan)) {
+          if (!flood) Count.add(out + Port.drops + Drop.VLAN * 8, 1);
+          continue;
+        }
+        const some = Switching.gather(sw, f, 0);
+        const tagged = i16x8.extract_lane_u(v128.load(sw + Switch.outHeaders), 6) == 0x0081;
+        const wanted = load<u32>(out, Port.pvid) != vlan;
+        if (tagged == wanted) Switching.deliverGathered(sw, out, some, port);
+        else Switching.deliverRetagged(sw, out, some & 0xffff, vlan, wanted);
+      }
+    }
+    for (let f: u32 = 0; f < frames; f++) {
+      // What was retagged was copied; only an unchanged frame can have been taken.
+      const d = <u32>load<u16>(sw + Switch.destination + f * 2);
+      const first = <u32>load<u16>(sw + Switch.first + f * 2);
+      const segments = <u32>load<u16>(sw + Switch.first + f * 2 + 2) - first;
+      let takes: u32 = 0;
+      if (d < <u32>Destination.FLOOD) {
+        const out = Switching.port(sw, d);
+        const vlan = <u32>load<u16>(sw + Switch.vid + f * 2);
+        const tagged = i16x8.extract_lane_u(v128.load(sw + Switch.headers + f * 16), 6) == 0x0081;
+        if (
+          load<u32>(out, Port.up) &&
+          Learning.member(out, vlan) &&
+          tagged == (load<u32>(out, Port.pvid) != vlan)
+        ) {
+          takes = load<u32>(out, Port.takes);
+        }
+      }
+      Switching.release(sw, sw + Switch.packets + first * Packet.SIZE, segments, takes);
+    }
+  }
+
+  /** The gathered frame to `out` from a copy with the tag put on (`add`) or taken off. */
+  static deliverRetagged(sw: usize, out: usize, segments: u32, vlan: u32, add: bool): void {
+    const _pool: usize = load<u32>(sw, Switch.pool);
+    const list = sw + Switch.spare;
+    const header = v128.load(sw + Switch.outHeaders);
+    const n = Switching.copyToHost(sw, out, sw + Switch.out, segments, header, list);
+    if (!n) return;
+    const addr = load<u32>(list, Packet.addr);
+    const moved = add ? addr - 4 : addr + 4;
+    store<u64>(moved, i64x2.extract_lane(header, 0));
+    store<u32>(moved, i32x4.extract_lane(header, 2), 8);
+    if (add) {
+      store<u16>(moved, 0x0081, 12);
+      store<u16>(moved, bswap<u16>(<u16>vlan), 14);
+    }
+    store<u32>(list, moved, Packet.addr);
+    store<u16>(list, load<u16>(list, Packet.len) + <u16>(add ? 4 : -4), Packet.len);
+    Desc.copy(sw + Switch.out, list, n);
+    v128.store(sw + Switch.outHeaders, v128.load(moved));
+    Switching.deliver(sw, out, sw + Switch.out, n, 1, sw + Switch.outHeaders, list);
+    Switching.release(sw, sw + Switch.out, n, load<u32>(out, Port.takes));
+  }
+
+  /** A frame of any number of segments to fresh host buffers at `to`; their number, or 0 (counted) if there are too few. */
+  static copyToHost(sw: usize, out: usize, from: usize, segments: u32, header: v128, to: usize): u32 {
+    const pool: usize = load<u32>(sw, Switch.pool);
+    const room = load<u32>(pool, Pool.room);
+    const bytes = Desc.bytes(from, segments);
+    const n = (bytes + room - 1) / room;
+    const got = Mempool.take(pool, load<u32>(sw, Switch.lcore), to, n);
+    if (got < n) {
+      Mempool.give(pool, load<u32>(sw, Switch.lcore), to, got);
+      Count.add(out + Port.drops + Drop.NO_BUFFER * 8, 1);
+      return 0;
+    }
+    Copy.scatter(to, 0, from, bytes, header);
+    for (let i: u32 = 0; i < n; i++) {
+      store<u16>(to + i * Packet.SIZE, <u16>min(room, bytes - i * room), Packet.len);
+      store<u16>(to + i * Packet.SIZE, i + 1 < n ? PacketFlag.MORE : 0, Packet.flags);
+    }
+    Count.add(out + Port.copies, 1);
+    Count.add(out + Port.copiedBytes, bytes);
+    return n;
+  }
+
+  static deliver(
+    sw: usize,
+    out: usize,
+    from: usize,
+    n: u32,
+    frames: u32,
+    headers: usize,
+    spare: usize,
+  ): void {
+    const kind = load<u32>(out, Port.kind);
+    if (kind == PortKind.VHOST) {
+      if (Switching.packed(load<u32>(out, Port.to)))
+        Vhost.tx<PackedDevice>(out, from, n, frames, headers, spare);
+      else Vhost.tx<SplitDevice>(out, from, n, frames, headers, spare);
+    } else Switching.send(sw, out, kind, from, n, frames, headers, spare);
+  }
+
+  /** To a NIC or a ring: host buffers are handed over, anything else is copied into host buffers first. */
+  static send(
+    sw: usize,
+    out: usize,
+    kind: u32,
+    from: usize,
+    n: u32,
+    frames: u32,
+    headers: usize,
+    spare: usize,
+  ): void {
+    const pool: usize = load<u32>(sw, Switch.pool);
+    const lcore = load<u32>(sw, Switch.lcore);
+    const takes = load<u32>(out, Port.takes);
+    const room = load<u32>(pool, Pool.room);
+    let f: u32 = 0;
+    for (let i: u32 = 0; i < n; ) {
+      const p = from + i * Packet.SIZE;
+      const own = load<u16>(p, Packet.owner) == takes;
+      // A run of frames that are treated alike: host buffers of any form, or single segments to be copied.
+      let run: u32 = 0;
+      while (i + run < n) {
+        const d = p + run * Packet.SIZE;
+        if ((load<u16>(d, Packet.owner) == takes) != own) break;
+        if (!own && (load<u16>(d, Packet.flags) & PacketFlag.MORE || <u32>load<u16>(d, Packet.len) > room))
+          break;
+        run++;
+      }
+      if (own) {
+        Switching.enqueue(sw, out, kind, lcore, p, run);
+        for (let k: u32 = 0; k < run; k++)
+          if (!(load<u16>(p + k * Packet.SIZE, Packet.flags) & PacketFlag.MORE)) f++;
+      } else if (run) {
+        const got = Mempool.take(pool, lcore, spare, run);
+        if (got < run) Count.add(out + Port.drops + Drop.NO_BUFFER * 8, run - got);
+        let bytes: u64 = 0;
+        for (let k: u32 = 0; k < got; k++) {
+          const b = spare + k * Packet.SIZE;
+          const d = v128.load(b);
+          const s = v128.load(p + k * Packet.SIZE);
+          const len = Desc.len(s);
+          Copy.frame(Desc.addr(d), Desc.addr(s), len, v128.load(headers + (f + k) * 16));
+          v128.store(b, i16x8.replace_lane(d, 2, <i16>len));
+          bytes += len;
+        }
+        Count.add(out + Port.copies, got);
+        Count.add(out + Port.copiedBytes, bytes);
+        Switching.enqueue(sw, out, kind, lcore, spare, got);
+        f += run;
+      } else {
+        run = Desc.segments(p, n - i);
+        const got = Switching.copyToHost(sw, out, p, run, v128.load(headers + f * 16), spare);
+        if (got) Switching.enqueue(sw, out, kind, lcore, spare, got);
+        f++;
+      }
+      i += run;
+    }
+  }
+
+  /** Host buffers into the NIC's transmit ring or a ring; what doesn't fit is freed and counted. */
+  static enqueue(sw: usize, out: usize, kind: u32, lcore: u32, from: usize, n: u32): void {
+    const sent =
+      kind == PortKind.NIC
+        ? Pmd.txBurst(load<u32>(load<u32>(out, Port.to), Nic.tx), lcore, from, n)
+        : Rings.enqueueBurst(load<u32>(out, Port.to), from, n);
+    let bytes: u64 = 0;
+    let frames: u32 = 0;
+    for (let i: u32 = 0; i < n; i++) {
+      const word = load<u32>(from + i * Packet.SIZE, Packet.len);
+      if (i < sent) bytes += word & 0xffff;
+      if (!((word >> 16) & PacketFlag.MORE)) {
+        if (i < sent) frames++;
+        else Count.add(out + Port.drops + Drop.FULL * 8, 1);
+      }
+    }
+    Count.add(out + Port.txPackets, frames);
+    Count.add(out + Port.txBytes, bytes);
+    if (sent < n) Switching.release(sw, from + sent * Packet.SIZE, n - sent, 0);
+  }
+
+  /** Gives `n` descriptors back to their owners, but for those of `taken`, which a destination has. */
+  static release(sw: usize, from: usize, n: u32, taken: u32): void {
+    for (let i: u32 = 0; i < n; ) {
+      const p = from + i * Packet.SIZE;
+      const owner = <u32>load<u16>(p, Packet.owner);
+      let run: u32 = 1;
+      while (i + run < n && load<u16>(p + run * Packet.SIZE, Packet.owner) == owner) run++;
+      if (owner != taken) Switching.giveBack(sw, owner, p, run);
+      i += run;
+    }
+  }
+
+  static giveBack(sw: usize, owner: u32, p: usize, n: u32): void {
+    const kind = Objects.kind(owner);
+    const addr = Objects.addr(owner);
+    if (kind == Kind.POOL) Mempool.give(addr, load<u32>(sw, Switch.lcore), p, n);
+    else if (kind == Kind.MAPPING) Mappings.giveBack(addr, p, n);
+    else if (kind == Kind.VIRTQUEUE) {
+      if (!load<u32>(addr, Virtqueue.ready) || load<u32>(addr, Virtqueue.broken)) return;
+      if (Switching.packed(addr)) Switching.complete<PackedDevice>(addr, p, n);
+      else Switching.complete<SplitDevice>(addr, p, n);
+    }
+  }
+
+  /** A guest's sent buffers go back to it, in the order in which it sent them. */
+  static complete<D extends SplitDevice>(vq: usize, p: usize, n: u32): void {
+    const device = changetype<D>(0);
+    let plain: u32 = 0;
+    for (let i: u32 = 0; i < n; i++) plain |= load<u16>(p + i * Packet.SIZE, Packet.flags);
+    if (!(plain & PacketFlag.MORE)) device.complete(vq, p, n, false);
+    else {
+      for (let i: u32 = 0; i < n; i += Desc.segments(p + i * Packet.SIZE, n - i)) {
+        device.complete(vq, p + i * Packet.SIZE, 1, false);
+      }
+    }
+    device.publish(vq);
+  }
+}

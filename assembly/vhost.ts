@@ -1,0 +1,362 @@
+/**
+ * vhost: the host's side of a guest's virtio-net device (virtio 1.2, 5.1), with a copy each way.
+ *
+ *     rx   guest's transmit queue -> frames. They stay in the guest's buffers ("borrowed") until the switch has
+ *          copied them to where they go: so a frame is copied once, also from guest to guest.
+ *     tx   frames -> the guest's receive queue: copied into its buffers, or, over IOVTee, already there.
+ *
+ * A borrowed frame can be changed by the guest at any time: what decides its way (its first 16 bytes) is read
+ * once and written to every copy (`Copy.frame`).
+ */
+import { Copy } from "./copy";
+import { Count } from "./count";
+import { Mappings } from "./iovtee";
+import {
+  Drop,
+  Feature,
+  FRAME_MAX,
+  FRAME_MIN,
+  NetHeader,
+  Packet,
+  PacketFlag,
+  Port,
+  QUEUE_MAX,
+  Refusal,
+  Virtqueue,
+} from "./layout";
+import { Desc } from "./packet";
+import { Device } from "./virtqueue/device";
+import { SplitDevice } from "./virtqueue/split-device";
+
+export class Vhost {
+  /** Up to `max` frames that the guest sends, to `to` (room for `room` descriptors). Returns the descriptors. */
+  static rx<D extends SplitDevice>(port: usize, to: usize, max: u32, room: u32): u32 {
+    const device = changetype<D>(0);
+    const vq: usize = load<u32>(port, Port.from);
+    if (!load<u32>(vq, Virtqueue.ready)) return 0;
+    const index = load<u32>(port, Port.index);
+    let n: u32 = 0;
+    let frames: u32 = 0;
+    while (frames < max && !load<u32>(vq, Virtqueue.broken)) {
+      const list = to + n * Packet.SIZE;
+      const some = device.take(vq, list, min(max - frames, room - n), false);
+      for (let i: u32 = 0; i < some; i++) {
+        const p = list + i * Packet.SIZE;
+        const d = v128.load(p);
+        let len = Desc.len(d) - NetHeader.SIZE;
+        if (len - FRAME_MIN > <u32>FRAME_MAX - FRAME_MIN) {
+          Device.refuse(
+            vq,
+            Desc.len(d) < <u32>NetHeader.SIZE + FRAME_MIN ? Refusal.TOO_SHORT : Refusal.TOO_LONG,
+          );
+          len = 0; // an empty frame: the switch drops it, and so the buffer goes back in its turn
+        }
+        const moved = i32x4.replace_lane(d, 0, Desc.addr(d) + NetHeader.SIZE);
+        v128.store(p, i16x8.replace_lane(i16x8.replace_lane(moved, 2, <i16>len), 6, <i16>index));
+      }
+      n += some;
+      frames += some;
+      if (frames == max || room - n < <u32>QUEUE_MAX) break;
+      // 2.7.9: in order means that a refused buffer may only be given back behind those before it.
+      if (n && load<u32>(vq, Virtqueue.features) & Feature.IN_ORDER) break;
+      const chain = to + n * Packet.SIZE;
+      const segments = device.takeChain(vq, chain, false);
+      if (segments == 0) break;
+      if (segments < 0) continue;
+      n += Vhost.stripHeader(vq, chain, segments, index);
+      frames++;
+    }
+    return n;
+  }
+
+  /** Takes the net header off a frame of several segments, wherever it ends. Returns the segments left. */
+  static stripHeader(vq: usize, list: usize, segments: u32, index: u32): u32 {
+    const bytes = Desc.bytes(list, segments);
+    const short = bytes < <u32>NetHeader.SIZE + FRAME_MIN;
+    if (short || bytes > <u32>NetHeader.SIZE + FRAME_MAX) {
+      Device.refuse(vq, short ? Refusal.TOO_SHORT : Refusal.TOO_LONG);
+      store<u16>(list, 0, Packet.len);
+      store<u16>(list, 0, Packet.flags);
+      store<u16>(list, <u16>index, Packet.port);
+      return 1;
+    }
+    let skip: u32 = NetHeader.SIZE;
+    let gone: u32 = 0;
+    while (load<u16>(list + gone * Packet.SIZE, Packet.len) <= skip) {
+      skip -= load<u16>(list + gone * Packet.SIZE, Packet.len);
+      gone++;
+    }
+    const left = segments - gone;
+    if (gone) memory.copy(list, list + gone * Packet.SIZE, left * Packet.SIZE);
+    store<u32>(list, load<u32>(list, Packet.addr) + skip, Packet.addr);
+    store<u16>(list, load<u16>(list, Packet.len) - <u16>skip, Packet.len);
+    for (let i: u32 = 0; i < left; i++) store<u16>(list + i * Packet.SIZE, <u16>index, Packet.port);
+    return left;
+  }
+
+  /**
+   * `frames` frames (`n` descriptors) to the guest; `headers`: the first 16 bytes of each; `spare`: room for
+   * buffers. Frames that lie in this guest's own mapped buffers are handed over, others are copied.
+   */
+  static tx<D extends SplitDevice>(
+    port: usize,
+    from: usize,
+    n: u32,
+    frames: u32,
+    headers: usize,
+    spare: usize,
+  ): void {
+    const vq: usize = load<u32>(port, Port.to);
+    if (!load<u32>(vq, Virtqueue.ready) || load<u32>(vq, Virtqueue.broken)) {
+      Count.add(port + Port.drops + Drop.DOWN * 8, frames);
+      Vhost.giveBackMapped(port, from, n);
+      return;
+    }
+    const takes = load<u32>(port, Port.takes);
+    let i: u32 = 0;
+    let f: u32 = 0;
+    while (f < frames) {
+      const p = from + i * Packet.SIZE;
+      const mapped = load<u16>(p, Packet.owner) == takes;
+      // A run of frames that are treated alike; single-segment ones as long as there are no others.
+      let run: u32 = 0;
+      let run_frames: u32 = 0;
+      while (f + run_frames < frames) {
+        const q = p + run * Packet.SIZE;
+        if ((load<u16>(q, Packet.owner) == takes) != mapped) break;
+        if (load<u16>(q, Packet.flags) & PacketFlag.MORE) break;
+        run++;
+        run_frames++;
+      }
+      if (run) {
+        if (mapped) Vhost.handOver<D>(port, vq, p, run, spare);
+        else {
+          const done = Vhost.copySingles<D>(port, vq, p, run, headers + f * 16, spare);
+          if (done < run) {
+            Vhost.copyOne<D>(port, vq, p + done * Packet.SIZE, 1, headers + (f + done) * 16, spare);
+            run = done + 1;
+            run_frames = run;
+          }
+        }
+      } else {
+        run = Desc.segments(p, n - i);
+        run_frames = 1;
+        if (!mapped) Vhost.copyOne<D>(port, vq, p, run, headers + f * 16, spare);
+        else if (load<u32>(vq, Virtqueue.features) & Feature.MRG_RXBUF)
+          Vhost.handOverMany<D>(port, vq, p, run, spare);
+        else {
+          Count.add(port + Port.drops + Drop.TOO_LARGE * 8, 1);
+          Mappings.giveBack(load<u32>(port, Port.mapping), p, run);
+        }
+      }
+      i += run;
+      f += run_frames;
+    }
+    changetype<D>(0).publish(vq);
+  }
+
+  static giveBackMapped(port: usize, from: usize, n: u32): void {
+    const takes = load<u32>(port, Port.takes);
+    for (let i: u32 = 0; i < n; i++) {
+      const p = from + i * Packet.SIZE;
+      if (load<u16>(p, Packet.owner) == takes) Mappings.giveBack(load<u32>(port, Port.mapping), p, 1);
+    }
+  }
+
+  /** 5.1.6.4: all fields 0 but num_buffers. Written only if it isn't there yet, so as not to take the line. */
+  @inline static header(addr: usize, buffers: u32): void {
+    const high = buffers << 16;
+    if (load<u64>(addr)) store<u64>(addr, 0);
+    if (load<u32>(addr, 8) != high) store<u32>(addr, high, 8);
+  }
+
+  /** IOVTee hit (R4): the frame lies where the guest wants it; only the header and the used ring are written. */
+  @inline static handOver<D extends SplitDevice>(
+    port: usize,
+    vq: usize,
+    from: usize,
+    n: u32,
+    spare: usize,
+  ): void {
+    let bytes: u64 = 0;
+    for (let i: u32 = 0; i < n; i++) {
+      const d = v128.load(from + i * Packet.SIZE);
+      const len = Desc.len(d);
+      bytes += len;
+      Vhost.header(Desc.addr(d) - NetHeader.SIZE, 1);
+      const used = i16x8.replace_lane(i16x8.replace_lane(d, 2, <i16>(len + NetHeader.SIZE)), 7, 1);
+      v128.store(spare + i * Packet.SIZE, used);
+    }
+    changetype<D>(0).complete(vq, spare, n, true);
+    Mappings.countHits(load<u32>(port, Port.mapping), n);
+    Count.add(port + Port.txPackets, n);
+    Count.add(port + Port.txBytes, bytes);
+  }
+
+  /** The same for a frame over several mapped buffers (R10). */
+  static handOverMany<D extends SplitDevice>(
+    port: usize,
+    vq: usize,
+    from: usize,
+    segments: u32,
+    spare: usize,
+  ): void {
+    Vhost.header(load<u32>(from, Packet.addr) - NetHeader.SIZE, segments);
+    for (let i: u32 = 0; i < segments; i++) {
+      const d = v128.load(from + i * Packet.SIZE);
+      const len = Desc.len(d) + (i ? 0 : <u32>NetHeader.SIZE);
+      v128.store(spare + i * Packet.SIZE, i16x8.replace_lane(i16x8.replace_lane(d, 2, <i16>len), 7, 1));
+    }
+    changetype<D>(0).complete(vq, spare, segments, true);
+    Mappings.countHits(load<u32>(port, Port.mapping), 1);
+    Count.add(port + Port.txPackets, 1);
+    Count.add(port + Port.txBytes, Desc.bytes(from, segments));
+  }
+
+  /** Copies single-segment frames into plain buffers; returns how many, short of the first that needs more. */
+  @inline static copySingles<D extends SplitDevice>(
+    port: usize,
+    vq: usize,
+    from: usize,
+    n: u32,
+    headers: usize,
+    spare: usize,
+  ): u32 {
+    const device = changetype<D>(0);
+    const mapping: usize = load<u32>(port, Port.mapping);
+    const parked = mapping ? Mappings.take(mapping, spare, n) : 0;
+    const got = parked == n ? n : parked + device.take(vq, spare + parked * Packet.SIZE, n - parked, true);
+    let bytes: u64 = 0;
+    let i: u32 = 0;
+    for (; i < got; i++) {
+      const b = spare + i * Packet.SIZE;
+      const d = v128.load(b);
+      const s = v128.load(from + i * Packet.SIZE);
+      const len = Desc.len(s);
+      if (len + NetHeader.SIZE > Desc.len(d)) break;
+      const to: usize = Desc.addr(d);
+      store<u64>(to, 0);
+      store<u32>(to, 1 << 16, 8);
+      Copy.frame(to + NetHeader.SIZE, Desc.addr(s), len, v128.load(headers + i * 16));
+      store<u16>(b, <u16>(len + NetHeader.SIZE), Packet.len);
+      bytes += len;
+    }
+    device.complete(vq, spare, i, true);
+    if (i < got) {
+      const kept = max(i, parked);
+      device.untake(vq, spare + kept * Packet.SIZE, got - kept);
+      if (i < parked) Mappings.untake(mapping, parked - i);
+    }
+    Count.add(port + Port.txPackets, i);
+    Count.add(port + Port.txBytes, bytes);
+    Count.add(port + Port.copies, i);
+    Count.add(port + Port.copiedBytes, bytes);
+    return i;
+  }
+
+  /**
+   * One frame into whatever buffers the guest has: chains, indirect tables, several of them if they may be
+   * merged (5.1.6.4.1). Nothing is used unless it fits.
+   */
+  static copyOne<D extends SplitDevice>(
+    port: usize,
+    vq: usize,
+    from: usize,
+    segments: u32,
+    header: usize,
+    spare: usize,
+  ): void {
+    const device = changetype<D>(0);
+    const mapping: usize = load<u32>(port, Port.mapping);
+    const bytes = Desc.bytes(from, segments);
+    const need = bytes + NetHeader.SIZE;
+    const merge = load<u32>(vq, Virtqueue.features) & Feature.MRG_RXBUF;
+    let room: u32 = 0;
+    let n: u32 = 0;
+    let buffers: u32 = 0;
+    let parked: u32 = 0;
+    let why: i32 = -1;
+    while (room < need) {
+      if (buffers && !merge) {
+        why = Drop.TOO_LARGE;
+        break;
+      }
+      const p = spare + n * Packet.SIZE;
+      let some: i32 = mapping && buffers == parked ? Mappings.take(mapping, p, 1) : 0;
+      if (some) parked++;
+      else some = n > <u32>QUEUE_MAX / 2 ? 0 : device.takeChain(vq, p, true);
+      if (some <= 0) {
+        why = some == 0 ? Drop.FULL : Drop.NO_BUFFER;
+        break;
+      }
+      room += Desc.bytes(p, some);
+      n += some;
+      buffers++;
+    }
+    if (why >= 0) {
+      Count.add(port + Port.drops + why * 8, 1);
+      Vhost.undo<D>(port, vq, spare, n, buffers, parked, why == Drop.NO_BUFFER);
+      return;
+    }
+    const at = Vhost.scatterHeader(spare, buffers);
+    Copy.scatter(spare + (at >> 16) * Packet.SIZE, at & 0xffff, from, bytes, v128.load(header));
+    let left = need;
+    for (let p = spare; buffers; buffers--) {
+      const k = Desc.segments(p, n);
+      const written = min(left, Desc.bytes(p, k));
+      left -= written;
+      store<u16>(p, <u16>written, Packet.len);
+      device.complete(vq, p, 1, true);
+      p += k * Packet.SIZE;
+    }
+    Count.add(port + Port.txPackets, 1);
+    Count.add(port + Port.txBytes, bytes);
+    Count.add(port + Port.copies, 1);
+    Count.add(port + Port.copiedBytes, bytes);
+  }
+
+  /** Puts buffers back that a frame didn't fit in. Behind a refused buffer the ring can't be wound back: they are returned unused. */
+  static undo<D extends SplitDevice>(
+    port: usize,
+    vq: usize,
+    spare: usize,
+    n: u32,
+    buffers: u32,
+    parked: u32,
+    refused: bool,
+  ): void {
+    const device = changetype<D>(0);
+    const mapping: usize = load<u32>(port, Port.mapping);
+    if (parked) Mappings.untake(mapping, parked);
+    let p = spare + parked * Packet.SIZE;
+    if (load<u32>(vq, Virtqueue.broken)) return;
+    // One descriptor for each buffer, in front: what `untake` and `complete` go by.
+    const firsts = spare + n * Packet.SIZE;
+    for (let i: u32 = parked; i < buffers; i++) {
+      v128.store(firsts + (i - parked) * Packet.SIZE, v128.load(p));
+      p += Desc.segments(p, n) * Packet.SIZE;
+    }
+    if (refused) device.complete(vq, firsts, buffers - parked, false);
+    else device.untake(vq, firsts, buffers - parked);
+  }
+
+  /** The net header over as many segments as it takes; returns segment << 16 | offset of what follows. */
+  static scatterHeader(list: usize, buffers: u32): u32 {
+    let at: u32 = 0;
+    let segment: u32 = 0;
+    let offset: u32 = 0;
+    while (at < <u32>NetHeader.SIZE) {
+      const p = list + segment * Packet.SIZE;
+      if (offset == load<u16>(p, Packet.len)) {
+        segment++;
+        offset = 0;
+        continue;
+      }
+      const byte = at == NetHeader.numBuffers ? buffers : at == NetHeader.numBuffers + 1 ? buffers >> 8 : 0;
+      store<u8>(load<u32>(p, Packet.addr) + offset, <u8>byte);
+      offset++;
+      at++;
+    }
+    return (segment << 16) | offset;
+  }
+}

@@ -1,0 +1,162 @@
+/**
+ * The device's side of a virtqueue, whichever its format (layout: `Virtqueue`).
+ *
+ *     take      the driver's next buffers, checked and translated, as packet descriptors
+ *     complete  marks buffers as used
+ *     publish   shows them to the driver, with one store, and says whether it wants to be notified
+ *
+ * What the driver wrote is hostile: each field is read once, into a local, checked, and the local is used.
+ * A buffer is taken as { addr: in host memory, len: its bytes, index: buffer id, mark: ring descriptors }.
+ *
+ * The checks are the same for both formats; `SplitDevice` and `PackedDevice` say where the fields are.
+ */
+import { Count } from "../count";
+import {
+  DescFlag,
+  Feature,
+  PackedEvent,
+  Packet,
+  PacketFlag,
+  QUEUE_MAX,
+  Refusal,
+  RING_FLAG_NO_EVENT,
+  SplitAvail,
+  SplitDesc,
+  SplitUsed,
+  Virtqueue,
+} from "../layout";
+import { Desc } from "../packet";
+
+export class Device {
+  /**
+   * Makes the queue ready: rings at guest addresses `desc`, `driver`, `device` (2.7, 2.8), `size` descriptors.
+   * False, and nothing is changed, when a ring is outside the region, misaligned, or the size isn't allowed.
+   */
+  static start(vq: usize, desc: u64, driver: u64, device: u64, size: u32, features: u32): bool {
+    if (size == 0 || size > <u32>QUEUE_MAX) return false;
+    const packed = (features & Feature.PACKED) != 0;
+    // 2.7: "Queue Size ... is always a power of 2" for split queues; 2.8 allows any.
+    if (!packed && size & (size - 1)) return false;
+    const descBytes = size * SplitDesc.SIZE;
+    const driverBytes: u32 = packed ? 4 : SplitAvail.ring + 2 * size + 2;
+    const deviceBytes: u32 = packed ? 4 : SplitUsed.ring + SplitUsed.ELEMENT * size + 2;
+    if (!Device.inside(vq, desc, descBytes, 15)) return false;
+    if (!Device.inside(vq, driver, driverBytes, packed ? 3 : 1)) return false;
+    if (!Device.inside(vq, device, deviceBytes, 3)) return false;
+    const base = load<u32>(vq, Virtqueue.base);
+    store<u32>(vq, base + <u32>desc, Virtqueue.desc);
+    store<u32>(vq, base + <u32>driver, Virtqueue.driver);
+    store<u32>(vq, base + <u32>device, Virtqueue.device);
+    store<u32>(vq, size, Virtqueue.size);
+    store<u32>(vq, features, Virtqueue.features);
+    memory.fill(vq + Virtqueue.avail, 0, Virtqueue.packets - Virtqueue.avail);
+    store<u32>(vq, 1, Virtqueue.availWrap); // 2.8.1: both wrap counters begin with 1
+    store<u32>(vq, 1, Virtqueue.usedWrap);
+    store<u32>(vq, 0, Virtqueue.broken);
+    store<u32>(vq, 1, Virtqueue.ready);
+    Device.pollDriver(vq);
+    return true;
+  }
+
+  /**
+   * The device polls, so it asks for no available-buffer notifications (2.7.10, 2.8.10). With event indices
+   * it can only name one that is as far off as possible (2.7.10.2: "MUST set flags to 0").
+   */
+  static pollDriver(vq: usize): void {
+    const device = load<u32>(vq, Virtqueue.device);
+    if (load<u32>(vq, Virtqueue.features) & Feature.PACKED) {
+      store<u16>(device, PackedEvent.DISABLE, PackedEvent.flags);
+    } else if (load<u32>(vq, Virtqueue.features) & Feature.EVENT_IDX) {
+      store<u16>(device, 0, SplitUsed.flags);
+      store<u16>(device + SplitUsed.ring + load<u32>(vq, Virtqueue.size) * SplitUsed.ELEMENT, 0xffff);
+    } else store<u16>(device, RING_FLAG_NO_EVENT, SplitUsed.flags);
+  }
+
+  static inside(vq: usize, addr: u64, bytes: u32, alignment: u64): bool {
+    const limit = <u64>load<u32>(vq, Virtqueue.limit);
+    return bytes <= limit && addr <= limit - bytes && (addr & alignment) == 0;
+  }
+
+  static refuse(vq: usize, why: u32): void {
+    Count.add(vq + Virtqueue.refused, 1);
+    Count.add(vq + Virtqueue.refusals + why * 8, 1);
+    if (why >= <u32>Refusal.LOOP) store<u32>(vq, why, Virtqueue.broken);
+  }
+
+  /**
+   * One descriptor's buffer to `to`. Returns Refusal.NONE or why not.
+   * Longer buffers than a packet descriptor can say are used up to 65,535 bytes.
+   */
+  static segment(vq: usize, addr: u64, len: u32, flags: u32, writable: bool, to: usize): u32 {
+    if (((flags & DescFlag.WRITE) != 0) != writable) return Refusal.DIRECTION;
+    if (!len) return Refusal.TOO_SHORT;
+    const limit = <u64>load<u32>(vq, Virtqueue.limit);
+    if (<u64>len > limit || addr > limit - len) return Refusal.OUT_OF_REGION;
+    if (!writable && len > 0xffff) return Refusal.TOO_LONG;
+    const base = load<u32>(vq, Virtqueue.base);
+    v128.store(
+      to,
+      Desc.make(
+        base + <u32>addr,
+        min<u32>(len, 0xffff),
+        PacketFlag.MORE,
+        load<u32>(vq, Virtqueue.id),
+        0,
+        0,
+        0,
+      ),
+    );
+    return Refusal.NONE;
+  }
+
+  /**
+   * An indirect table (2.7.5.3, 2.8.7): `packed` tables are used from the first entry to the last (2.8.7),
+   * split ones follow `next`. Returns the segments written to `to`, `room` at most, or -Refusal.
+   */
+  static indirect(vq: usize, addr: u64, len: u32, writable: bool, to: usize, room: u32, packed: bool): i32 {
+    const size = load<u32>(vq, Virtqueue.size);
+    const limit = <u64>load<u32>(vq, Virtqueue.limit);
+    if (!(load<u32>(vq, Virtqueue.features) & Feature.INDIRECT_DESC)) return -Refusal.INDIRECT;
+    if (!len || len % SplitDesc.SIZE || len / SplitDesc.SIZE > size) return -Refusal.INDIRECT;
+    if (<u64>len > limit || addr > limit - len) return -Refusal.OUT_OF_REGION;
+    const entries = len / SplitDesc.SIZE;
+    const table: usize = load<u32>(vq, Virtqueue.base) + <u32>addr;
+    let i: u32 = 0;
+    let n: u32 = 0;
+    while (true) {
+      const d = table + i * SplitDesc.SIZE;
+      const bufferAddr = load<u64>(d);
+      const high = load<u64>(d, 8);
+      const flags = packed ? <u32>(high >> 48) : <u32>(high >> 32) & 0xffff;
+      // 2.7.5.3.1: one table per descriptor. 2.8.7: in a packed table every flag but WRITE is ignored.
+      if (!packed && flags & DescFlag.INDIRECT) return -Refusal.INDIRECT;
+      if (n == room) return -Refusal.INDIRECT;
+      const refusal = Device.segment(vq, bufferAddr, <u32>high, flags, writable, to + n * Packet.SIZE);
+      if (refusal) return -refusal;
+      n++;
+      if (packed) {
+        if (++i == entries) return n;
+      } else {
+        if (!(flags & DescFlag.NEXT)) return n;
+        i = <u32>(high >> 48);
+        if (i >= entries) return -Refusal.INDEX;
+        if (n == entries) return -Refusal.LOOP;
+      }
+    }
+  }
+
+  /** Writes what identifies the buffer into all its segments, and ends it: the last has no MORE. */
+  static finish(to: usize, n: u32, id: u32, descriptors: u32): void {
+    for (let i: u32 = 0; i < n; i++) {
+      const p = to + i * Packet.SIZE;
+      store<u16>(p, id, Packet.index);
+      store<u16>(p, descriptors, Packet.mark);
+    }
+    store<u16>(to + (n - 1) * Packet.SIZE, 0, Packet.flags);
+  }
+
+  /** 2.7.10.1, 2.8.10: does a move of an index from `old` to `now` pass `event`? (vring_need_event) */
+  @inline static passes(event: u16, now: u16, old: u16): bool {
+    return <u16>(now - event - 1) < <u16>(now - old);
+  }
+}

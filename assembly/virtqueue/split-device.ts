@@ -1,0 +1,167 @@
+/**
+ * Split virtqueue, device side (virtio 1.2, 2.7). The three verbs are told in `device.ts`.
+ *
+ *     avail ring --take--> (buffers in flight) --complete--> used ring --publish--> used.idx
+ */
+import { Count } from "../count";
+import {
+  DescFlag,
+  Feature,
+  Packet,
+  Refusal,
+  RING_FLAG_NO_EVENT,
+  SplitAvail,
+  SplitDesc,
+  SplitUsed,
+  Virtqueue,
+} from "../layout";
+import { Desc } from "../packet";
+import { Sync } from "../sync";
+import { Device } from "./device";
+
+@final
+@unmanaged
+export class SplitDevice {
+  /**
+   * Buffers that are available, as far as is known once `want` are.
+   * The driver can't have more outstanding than there are descriptors: an index that says so breaks the queue.
+   */
+  static available(vq: usize, want: u32): u32 {
+    const next = load<u32>(vq, Virtqueue.avail);
+    const known = <u32>(<u16>(load<u32>(vq, Virtqueue.availCache) - next));
+    if (known >= want) return known;
+    const idx = <u32>Sync.load<u16>(load<u32>(vq, Virtqueue.driver) + SplitAvail.idx);
+    const n = <u32>(<u16>(idx - next));
+    if (n + load<u32>(vq, Virtqueue.taken) > load<u32>(vq, Virtqueue.size)) {
+      Device.refuse(vq, Refusal.AVAIL_JUMP);
+      return 0;
+    }
+    store<u32>(vq, idx, Virtqueue.availCache);
+    return n;
+  }
+
+  /** Up to `max` buffers that are one plain descriptor each; stops before the first that isn't. */
+  take(vq: usize, to: usize, max: u32, writable: bool): u32 {
+    const n = min(SplitDevice.available(vq, max), max);
+    const driver = load<u32>(vq, Virtqueue.driver) + SplitAvail.ring;
+    const desc: usize = load<u32>(vq, Virtqueue.desc);
+    const size = load<u32>(vq, Virtqueue.size);
+    const limit = <u64>load<u32>(vq, Virtqueue.limit);
+    const base = load<u32>(vq, Virtqueue.base);
+    const id = load<u32>(vq, Virtqueue.id);
+    const next = load<u32>(vq, Virtqueue.avail);
+    const wanted: u32 = writable ? DescFlag.WRITE : 0;
+    let i: u32 = 0;
+    for (; i < n; i++) {
+      const head = <u32>load<u16>(driver + ((next + i) & (size - 1)) * 2);
+      if (head >= size) break;
+      const d = v128.load(desc + head * SplitDesc.SIZE);
+      const addr = i64x2.extract_lane(d, 0);
+      const len = <u32>i32x4.extract_lane(d, 2);
+      const flags = <u32>i16x8.extract_lane_u(d, 6);
+      // len - 1 >= 0xffff: empty, or longer than a packet descriptor can say. A region is a page at least.
+      if (flags != wanted || len - 1 >= 0xffff || <u64>addr > limit - len) break;
+      v128.store(to + i * Packet.SIZE, Desc.make(base + <u32>addr, len, 0, id, head, 0, 1));
+    }
+    store<u32>(vq, next + i, Virtqueue.avail);
+    store<u32>(vq, load<u32>(vq, Virtqueue.taken) + i, Virtqueue.taken);
+    return i;
+  }
+
+  /**
+   * The next buffer, whatever it is made of (2.7.5): chained, indirect, or a chain that ends in an indirect
+   * table. Returns its segments (at most the queue's size), 0 when there is none, or -Refusal: then it has
+   * been counted and handed back unused, or the queue is broken.
+   */
+  takeChain(vq: usize, to: usize, writable: bool): i32 {
+    if (!SplitDevice.available(vq, 1)) return 0;
+    const size = load<u32>(vq, Virtqueue.size);
+    const next = load<u32>(vq, Virtqueue.avail);
+    const head = <u32>load<u16>(load<u32>(vq, Virtqueue.driver) + SplitAvail.ring + (next & (size - 1)) * 2);
+    if (head >= size) {
+      Device.refuse(vq, Refusal.INDEX);
+      return -Refusal.INDEX;
+    }
+    store<u32>(vq, next + 1, Virtqueue.avail);
+    store<u32>(vq, load<u32>(vq, Virtqueue.taken) + 1, Virtqueue.taken);
+    const n = SplitDevice.walk(vq, head, size, to, writable);
+    if (n > 0) {
+      Device.finish(to, n, head, 1);
+      return n;
+    }
+    Device.refuse(vq, -n);
+    if (!load<u32>(vq, Virtqueue.broken)) {
+      v128.store(to, Desc.make(0, 0, 0, 0, head, 0, 1));
+      this.complete(vq, to, 1, false);
+      this.publish(vq);
+    }
+    return n;
+  }
+
+  static walk(vq: usize, head: u32, size: u32, to: usize, writable: bool): i32 {
+    const table: usize = load<u32>(vq, Virtqueue.desc);
+    let i = head;
+    let n: u32 = 0;
+    while (true) {
+      const d = table + i * SplitDesc.SIZE;
+      const addr = load<u64>(d);
+      const high = load<u64>(d, 8);
+      const flags = <u32>(high >> 32) & 0xffff;
+      if (flags & DescFlag.INDIRECT) {
+        if (flags & DescFlag.NEXT) return -Refusal.INDIRECT;
+        const more = Device.indirect(vq, addr, <u32>high, writable, to + n * Packet.SIZE, size - n, false);
+        return more < 0 ? more : n + more;
+      }
+      const refusal = Device.segment(vq, addr, <u32>high, flags, writable, to + n * Packet.SIZE);
+      if (refusal) return -refusal;
+      n++;
+      if (!(flags & DescFlag.NEXT)) return n;
+      if (n == size) return -Refusal.LOOP;
+      i = <u32>(high >> 48);
+      if (i >= size) return -Refusal.INDEX;
+    }
+  }
+
+  /** Undoes the last takes: `n` buffers (not segments) are available again. */
+  untake(vq: usize, from: usize, n: u32): void {
+    store<u32>(vq, load<u32>(vq, Virtqueue.avail) - n, Virtqueue.avail);
+    store<u32>(vq, load<u32>(vq, Virtqueue.taken) - n, Virtqueue.taken);
+  }
+
+  /**
+   * Puts `n` buffers on the used ring (2.7.8); `len` of each is the bytes written to it when `written`.
+   * The driver doesn't see them before `publish`.
+   */
+  complete(vq: usize, from: usize, n: u32, written: bool): void {
+    const ring = load<u32>(vq, Virtqueue.device) + SplitUsed.ring;
+    const mask = load<u32>(vq, Virtqueue.size) - 1;
+    const used = load<u32>(vq, Virtqueue.used);
+    for (let i: u32 = 0; i < n; i++) {
+      const len = written ? <u64>load<u16>(from, Packet.len) : 0;
+      store<u64>(
+        ring + ((used + i) & mask) * SplitUsed.ELEMENT,
+        <u64>load<u16>(from, Packet.index) | (len << 32),
+      );
+      from += Packet.SIZE;
+    }
+    store<u32>(vq, used + n, Virtqueue.used);
+    store<u32>(vq, load<u32>(vq, Virtqueue.taken) - n, Virtqueue.taken);
+  }
+
+  /** Shows the completed buffers to the driver; true if it is to be notified (2.7.7.2). */
+  publish(vq: usize): bool {
+    const used = load<u32>(vq, Virtqueue.used);
+    const old = load<u32>(vq, Virtqueue.published);
+    if (used == old) return false;
+    Sync.store<u16>(load<u32>(vq, Virtqueue.device) + SplitUsed.idx, <u16>used);
+    store<u32>(vq, used, Virtqueue.published);
+    const driver: usize = load<u32>(vq, Virtqueue.driver);
+    let notify: bool;
+    if (load<u32>(vq, Virtqueue.features) & Feature.EVENT_IDX) {
+      const event = Sync.load<u16>(driver + SplitAvail.ring + load<u32>(vq, Virtqueue.size) * 2);
+      notify = Device.passes(event, <u16>used, <u16>old);
+    } else notify = (Sync.load<u16>(driver + SplitAvail.flags) & RING_FLAG_NO_EVENT) == 0;
+    if (notify) Count.add(vq + Virtqueue.notifications, 1);
+    return notify;
+  }
+}

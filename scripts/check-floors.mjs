@@ -1,0 +1,127 @@
+// A file imports only from floors below its own, or on the same floor from its own directory and the folders
+// in it, and never in a circle. A file that stands on no floor is an error: give it one here.
+import { readFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { filesIn } from "./inputs.mjs";
+
+/**
+ * Floors by path: a name ending in "/" is a directory, the longest name that fits counts.
+ * @type {Record<string, number>}
+ */
+const FLOORS = {
+  "assembly/index.ts": 5,
+  "assembly/lcore.ts": 4,
+  "assembly/attach/": 3,
+  "assembly/vhost.ts": 3,
+  "assembly/iovtee.ts": 3,
+  "assembly/switch/": 3,
+  "assembly/switch.ts": 3,
+  "assembly/learning.ts": 2,
+  "assembly/setup.ts": 4,
+  "assembly/mactable.ts": 2,
+  "assembly/virtqueue/": 2,
+  "assembly/nic/": 2,
+  "assembly/nic.ts": 2,
+  "assembly/generator.ts": 2,
+  "assembly/functions/": 2,
+  "assembly/guest.ts": 2,
+  "assembly/functions.ts": 2,
+  "assembly/ring.ts": 1,
+  "assembly/mempool.ts": 1,
+  "assembly/packet.ts": 1,
+  "assembly/parse.ts": 1,
+  "assembly/checksum.ts": 1,
+  "assembly/hash.ts": 1,
+  "assembly/copy.ts": 1,
+  "assembly/count.ts": 1,
+  "assembly/directory.ts": 1,
+  "assembly/sync.ts": 0,
+  "assembly/layout.ts": 0,
+
+  "src/cli/": 6,
+  "src/report/": 5,
+  "src/index.ts": 5,
+  "src/pvp.ts": 4,
+  "src/host.ts": 3,
+  "src/mac.ts": 1,
+  "src/rules.ts": 1,
+  "src/lcore/": 4,
+  "src/roles/": 3,
+  "src/attach/": 3,
+  "src/ports/": 3,
+  "src/core/": 2,
+};
+
+process.chdir(fileURLToPath(new URL("..", import.meta.url)));
+const files = ["assembly", "src"].flatMap(filesIn).filter((file) => /(?<!\.d)\.ts$/.test(file));
+/** @type {Map<string, string[]>} */
+const imports = new Map(files.map((file) => [file, importsOf(file)]));
+/** @type {string[]} */
+const faults = [];
+
+for (const [file, targets] of imports) {
+  const floor = floorOf(file);
+  if (floor === undefined) faults.push(`${file} stands on no floor`);
+  for (const target of targets) {
+    const below = floorOf(target);
+    if (below === undefined || floor === undefined || below < floor) continue;
+    if (below === floor && `${dirname(target)}/`.startsWith(`${dirname(file)}/`)) continue;
+    faults.push(`${file} (floor ${floor}) imports ${target} (floor ${below})`);
+  }
+  if (file.startsWith("src/"))
+    for (const target of targets)
+      if (target.startsWith("assembly/") && target !== "assembly/layout.ts")
+        faults.push(`${file} imports ${target}: of assembly/ only layout.ts is TypeScript too`);
+}
+for (const file of files) {
+  const circle = circleFrom(file, [file]);
+  if (circle) {
+    faults.push(`circle: ${circle.join(" -> ")}`);
+    break;
+  }
+}
+
+for (const fault of faults) console.error(fault);
+if (faults.length > 0) process.exitCode = 1;
+else console.log(`${files.length} files import from below only`);
+
+/**
+ * Files of this repository that a file imports or re-exports.
+ * @param {string} file
+ */
+function importsOf(file) {
+  const text = readFileSync(file, "utf8").replace(/\/\*[\s\S]*?\*\//g, "");
+  const found = text.matchAll(
+    /^\s*(?:import|export|\})[^"';]*?\bfrom\s*"(\.[^"]+)"|\bimport\(?\s*"(\.[^"]+)"/gm,
+  );
+  return [...found].map(([, named, bare]) => {
+    const path = join(dirname(file), /** @type {string} */ (named ?? bare)).replaceAll("\\", "/");
+    if (path.endsWith(".ts") || /\.\w+$/.test(path)) return path.replace(/\.js$/, ".ts");
+    return files.includes(`${path}/index.ts`) ? `${path}/index.ts` : `${path}.ts`;
+  });
+}
+
+/** @param {string} file */
+function floorOf(file) {
+  const fits = Object.keys(FLOORS).filter((name) =>
+    name.endsWith("/") ? file.startsWith(name) : file === name,
+  );
+  const longest = fits.sort((a, b) => b.length - a.length)[0];
+  return longest === undefined ? undefined : FLOORS[longest];
+}
+
+/**
+ * @param {string} start
+ * @param {string[]} path
+ * @returns {string[] | undefined}
+ */
+function circleFrom(start, path) {
+  for (const next of imports.get(/** @type {string} */ (path.at(-1))) ?? []) {
+    if (next === start) return [...path, start];
+    if (path.includes(next)) continue;
+    const found = circleFrom(start, [...path, next]);
+    if (found) return found;
+  }
+  return undefined;
+}

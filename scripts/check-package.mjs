@@ -1,0 +1,72 @@
+// The packed package works in an empty folder: the command, the import, its types, and nothing else comes along.
+import { execFileSync } from "node:child_process";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+const root = fileURLToPath(new URL("..", import.meta.url));
+const folder = mkdtempSync(join(tmpdir(), "iovtee-package-"));
+process.on("exit", () => rmSync(folder, { recursive: true, force: true }));
+
+const { dependencies, optionalDependencies } = JSON.parse(readFileSync(join(root, "package.json"), "utf8"));
+if (Object.keys({ ...dependencies, ...optionalDependencies }).length > 0)
+  fail("package.json names dependencies");
+
+run(root, "node", "scripts/setup.mjs");
+const [packed] = JSON.parse(
+  run(root, "npm", "pack", "--ignore-scripts", "--json", "--pack-destination", folder),
+);
+writeFileSync(join(folder, "package.json"), '{ "private": true, "type": "module" }\n');
+run(folder, "npm", "install", "--no-audit", "--no-fund", "--prefer-offline", join(folder, packed.filename));
+
+const installed = readdirSync(join(folder, "node_modules")).filter((name) => !name.startsWith("."));
+if (installed.join() !== "iovtee") fail(`installing brought ${installed.join(", ")}`);
+if (!/iovtee/i.test(run(folder, "npx", "--no-install", "iovtee", "--help")))
+  fail("iovtee --help says nothing");
+
+writeFileSync(join(folder, "use.mjs"), 'import { Host } from "iovtee";\nconsole.log(typeof Host);\n');
+if (run(folder, "node", "use.mjs").trim() !== "function")
+  fail('import { Host } from "iovtee" gives no class');
+
+writeFileSync(
+  join(folder, "use.mts"),
+  'import { Host } from "iovtee";\nexport const host: typeof Host = Host;\n',
+);
+const tsc = join(root, "node_modules/typescript/bin/tsc");
+const options =
+  "--noEmit --strict --target es2022 --module nodenext --lib es2023,es2024.sharedmemory,dom".split(" ");
+run(folder, "node", tsc, ...options, "use.mts");
+
+console.log(
+  `${packed.filename}: ${packed.files.length} files, ${packed.size} bytes packed, no dependencies; works`,
+);
+
+/**
+ * What a command prints; ends this process when it fails.
+ * @param {string} cwd
+ * @param {string} command
+ * @param {...string} args
+ * @returns {string}
+ */
+function run(cwd, command, ...args) {
+  // npm tells the scripts that it runs about their package: here another one is meant.
+  const env = Object.fromEntries(
+    Object.entries(process.env).filter(([name]) => !/^npm_(config_local|package)/.test(name)),
+  );
+  try {
+    return execFileSync(command, args, { cwd, env, encoding: "utf8", stdio: ["ignore", "pipe", "pipe"] });
+  } catch (error) {
+    const { stdout, stderr } = /** @type {{ stdout?: string, stderr?: string }} */ (error);
+    fail(`${[command, ...args].join(" ")}\n${stdout ?? ""}${stderr ?? error}`);
+  }
+}
+
+/**
+ * @param {string} what
+ * @returns {never}
+ */
+function fail(what) {
+  console.error(what);
+  process.exit(1);
+}

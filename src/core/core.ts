@@ -1,0 +1,90 @@
+/** The WebAssembly core on one memory: loads it, and reads and writes what lies in the memory. */
+import { readFileSync } from "node:fs";
+import { Directory, Entry } from "../../assembly/layout.ts";
+import { adapt, type Exports } from "./exports.ts";
+
+const PAGE = 65536;
+const modules = new Map<string, WebAssembly.Module>();
+
+/** The compiled module of one of the two builds; compiled once. */
+function load(name: string): WebAssembly.Module {
+  let module = modules.get(name);
+  if (!module) {
+    module = new WebAssembly.Module(readFileSync(new URL(`./${name}`, import.meta.url)));
+    modules.set(name, module);
+  }
+  return module;
+}
+
+/** The core's exports on one memory, with views of it. The memory never grows, so views stay valid. */
+export class Core {
+  readonly memory: WebAssembly.Memory;
+  readonly exports: Exports;
+  readonly bytes: Uint8Array;
+  readonly view: DataView;
+
+  private constructor(memory: WebAssembly.Memory, shared: boolean) {
+    const instance = new WebAssembly.Instance(load(shared ? "iovtee.shared.wasm" : "iovtee.wasm"), {
+      env: { memory },
+    });
+    this.memory = memory;
+    this.exports = adapt(instance.exports);
+    this.bytes = new Uint8Array(memory.buffer);
+    this.view = new DataView(memory.buffer);
+  }
+
+  /**
+   * A fresh memory with an empty directory.
+   * @param bytes size, rounded up to pages of 64 KiB; at most 4 GiB less one page
+   * @throws RangeError where the size isn't possible
+   */
+  static create(bytes: number, shared: boolean): Core {
+    const pages = Math.ceil(bytes / PAGE);
+    if (!(pages >= 16 && pages < 65536)) {
+      throw new RangeError(`memory: ${bytes} bytes, expected 1 MiB to 4 GiB - 64 KiB`);
+    }
+    const core = new Core(new WebAssembly.Memory({ initial: pages, maximum: pages, shared }), shared);
+    core.exports.init(pages * PAGE);
+    return core;
+  }
+
+  /** Another instance on a memory that holds a host's objects, in any thread. */
+  static attach(memory: WebAssembly.Memory): Core {
+    const shared = typeof SharedArrayBuffer !== "undefined" && memory.buffer instanceof SharedArrayBuffer;
+    const core = new Core(memory, shared);
+    if (core.u32(Directory.ADDRESS + Directory.magic) !== Directory.MAGIC) {
+      throw new Error(`memory: no directory at ${Directory.ADDRESS}, expected one made by Host.create`);
+    }
+    const version = core.u32(Directory.ADDRESS + Directory.version);
+    if (version !== Directory.VERSION) {
+      throw new Error(`memory: layout version ${version}, expected ${Directory.VERSION}`);
+    }
+    return core;
+  }
+
+  u16(address: number): number {
+    return this.view.getUint16(address, true);
+  }
+  u32(address: number): number {
+    return this.view.getUint32(address, true);
+  }
+  setU32(address: number, value: number): void {
+    this.view.setUint32(address, value, true);
+  }
+  /** A u64 counter, as a number (exact up to 2^53). */
+  counter(address: number): number {
+    return this.u32(address) + this.u32(address + 4) * 0x1_0000_0000;
+  }
+
+  /** Address of the object with directory id `id`; `what` names it where the memory was full. */
+  made(id: number, what: string): number {
+    if (id === 0) throw new RangeError(`${what}: no room left in the host's memory, create it with more`);
+    return this.u32(Directory.ADDRESS + Directory.entries + id * Entry.SIZE + Entry.addr);
+  }
+
+  /** Names an object in the directory: ASCII, up to 16 characters. */
+  name(id: number, name: string): void {
+    const at = Directory.ADDRESS + Directory.entries + id * Entry.SIZE + Entry.name;
+    for (let i = 0; i < Entry.NAME_BYTES; i++) this.bytes[at + i] = name.charCodeAt(i) & 0x7f;
+  }
+}

@@ -1,0 +1,500 @@
+/**
+ * The main job: PVP (physical, virtual, physical). Frames from the wire through NIC, switch, guest, switch and
+ * NIC back to the wire, over each attachment, checked one by one.
+ *
+ * The NIC is hardware: it fills a whole ring, then the clock starts, host and guests handle the ring, the clock
+ * stops, and the NIC sends. Attachments take turns, round by round, and their gain is the median of the rounds'
+ * ratios.
+ */
+import { cpus } from "node:os";
+import { FRAME_MAX, FRAME_MIN } from "../assembly/layout.ts";
+import { type Attach, type FunctionName, type Guest, Host, type Nic } from "./host.ts";
+import { localMac, parseMac } from "./mac.ts";
+import { CaptureError } from "./ports/capture.ts";
+import { CaptureWriter, readCapture } from "./ports/capture-file.ts";
+import { FrameGenerator, type FrameSize, meanBytes } from "./ports/generator.ts";
+import { parseRules } from "./rules.ts";
+
+export interface PvpOptions {
+  attach?: Attach[];
+  /** Frame sizes on the wire; see `FrameSize`. Ignored with `capture`. */
+  size?: FrameSize[];
+  /** Capture file that plays the wire. Destination MACs are rewritten to the guests'. */
+  capture?: string;
+  /** Capture file of what the NIC sends in the first measured round of the first run. */
+  out?: string;
+  /** Frames a round; default 200,000, or one pass of the capture. */
+  packets?: number;
+  burst?: number;
+  ring?: number;
+  /** Guests in a row. */
+  chain?: number;
+  /** Guests side by side, each with traffic of its own. */
+  guests?: number;
+  function?: FunctionName;
+  /** Text of the firewall's rules. */
+  rules?: string;
+  lookup?: "learning";
+  /** Measured rounds; default 7. */
+  repeat?: number;
+  seed?: number;
+  signal?: AbortSignal;
+  onProgress?: (done: number, total: number, what: string) => void;
+}
+
+/** One row: an attachment at a frame size. Figures are medians over the rounds, counts are sums. */
+export interface PvpRun {
+  attach: Attach;
+  frame: number | string;
+  packets: number;
+  mpps: number;
+  mppsMin: number;
+  mppsMax: number;
+  nsPerPacket: number;
+  gbps: number;
+  copiesPerPacket: number;
+  bytesCopiedPerPacket: number;
+  notificationsPerPacket: number;
+  /** Fraction: 0.98 is +98 %. */
+  gainVsVhost: number | null;
+  lost: number;
+  duplicated: number;
+  reordered: number;
+  corrupt: number;
+  drops: Record<string, number>;
+}
+
+export interface PvpReport {
+  runtime: { name: string; version: string; cpu?: string; cores?: number; memory: "shared" | "unshared" };
+  command: "pvp";
+  runs: PvpRun[];
+  interrupted?: boolean;
+}
+
+interface Tally {
+  lost: number;
+  duplicated: number;
+  reordered: number;
+  corrupt: number;
+}
+
+/** Where a run's frames come from and are checked. */
+interface Wire {
+  /** Fills the NIC with up to `n` frames; 0 at the end of a round. */
+  fill(n: number): number;
+  /** Takes and checks what the NIC sends. */
+  drain(): void;
+  /** A new round begins. */
+  rewind(): void;
+  tally(): Tally;
+  /** Mean bytes of a frame in memory. */
+  bytes(): number;
+  /** Timestamp for the frames that are sent now, in ns. */
+  now(): bigint;
+}
+
+const WIRE_MAC = localMac(0xff, 1);
+const DEFAULT_PACKETS = 200_000;
+
+/**
+ * @throws RangeError for an option out of range, RuleError for the firewall's rules, CaptureError for a capture
+ * that can't be read; when it breaks in the middle, the frames before that have been run and the error's
+ * `report` has their figures.
+ */
+export async function pvp(options: PvpOptions): Promise<PvpReport> {
+  const o = checked(options);
+  const frames = o.capture === undefined ? o.size : [o.capture];
+  const report: PvpReport = {
+    runtime: {
+      name: "node",
+      version: process.versions.node,
+      cpu: cpus()[0]?.model ?? "",
+      cores: cpus().length,
+      memory: "unshared",
+    },
+    command: "pvp",
+    runs: [],
+  };
+  const total = frames.length * o.attach.length * o.repeat;
+  let done = 0;
+  let broken: CaptureError | undefined;
+  const writer = o.out === undefined ? undefined : new CaptureWriter(o.out);
+  try {
+    for (const frame of frames) {
+      const rigs: Rig[] = [];
+      for (const attach of o.attach) rigs.push(await Rig.create(attach, frame, o));
+      for (const rig of rigs) await rig.warmUp(o.signal);
+      for (let round = 0; round < o.repeat && !o.signal?.aborted; round++) {
+        for (const rig of rigs) {
+          const record = round === 0 && rig === rigs[0] && frame === frames[0] ? writer : undefined;
+          await rig.round(o.signal, record);
+          o.onProgress?.(++done, total, `${rig.attach} ${frame}`);
+          if (o.signal?.aborted) break;
+        }
+      }
+      const vhost = rigs.find((rig) => rig.attach === "vhost");
+      for (const rig of rigs) if (rig.packets > 0) report.runs.push(rig.row(vhost));
+      broken ??= rigs.map((rig) => rig.broken).find((error) => error !== undefined);
+      if (o.signal?.aborted) break;
+    }
+  } finally {
+    writer?.close();
+  }
+  if (o.signal?.aborted) report.interrupted = true;
+  if (broken) throw Object.assign(broken, { report });
+  return report;
+}
+
+type Checked = Required<Omit<PvpOptions, "capture" | "out" | "packets" | "rules" | "signal" | "onProgress">> &
+  Pick<PvpOptions, "capture" | "out" | "packets" | "rules" | "signal" | "onProgress">;
+
+function checked(options: PvpOptions): Checked {
+  const whole = (name: string, value: number, least: number, most: number) => {
+    if (!Number.isInteger(value) || value < least || value > most) {
+      throw new RangeError(`${name}: ${value}, expected a whole number from ${least} to ${most}`);
+    }
+    return value;
+  };
+  const o = {
+    attach: ["vhost", "iovtee"] as Attach[],
+    size: [64, 1514, "imix"] as FrameSize[],
+    function: "macswap" as FunctionName,
+    lookup: "learning" as const,
+    ...Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)),
+  } as Checked;
+  o.burst = whole("burst", options.burst ?? 32, 1, 256);
+  o.ring = whole("ring", options.ring ?? 256, 2, 1024);
+  if (o.ring & (o.ring - 1)) throw new RangeError(`ring: ${o.ring}, expected a power of two from 2 to 1024`);
+  o.chain = whole("chain", options.chain ?? 1, 1, 64);
+  o.guests = whole("guests", options.guests ?? 1, 1, 1000);
+  if (o.chain * o.guests > 1000)
+    throw new RangeError(`guests: ${o.chain * o.guests} in all, expected at most 1000`);
+  o.repeat = whole("repeat", options.repeat ?? 7, 1, 1000);
+  o.seed = whole("seed", options.seed ?? 1, 0, 0xffffffff);
+  if (options.packets !== undefined) whole("packets", options.packets, 1, 2 ** 40);
+  for (const size of o.size) if (size !== "imix") whole("size", size, 64, FRAME_MAX + 4);
+  if (o.function === "firewall") parseRules(o.rules ?? "");
+  return o;
+}
+
+/** One attachment at one frame size: a host of its own, and its figures so far. */
+class Rig {
+  readonly mpps: number[] = [];
+  packets = 0;
+  broken: CaptureError | undefined;
+  #copies = 0;
+  #copiedBytes = 0;
+  #notifications = 0;
+
+  private constructor(
+    readonly attach: Attach,
+    readonly frame: FrameSize | string,
+    readonly o: Checked,
+    readonly host: Host,
+    readonly nic: Nic,
+    readonly wire: Wire,
+  ) {}
+
+  static async create(attach: Attach, frame: FrameSize | string, o: Checked): Promise<Rig> {
+    const count = o.guests * o.chain;
+    const buffers = Math.min(65535, 1024 + o.ring * 4);
+    // Whole pages for each guest; host buffers; the NIC's rings; the tables of each object.
+    const guestBytes = Math.ceil((o.ring * 5000 + 64 * 2176) / 65536) * 65536 + o.ring * 300 + 32768;
+    const bytes = 8 * 1024 * 1024 + buffers * 2200 + count * (guestBytes + o.ring * 64);
+    const host = await Host.create({ memory: bytes, buffers });
+    const nic = host.nic({ ring: o.ring, queues: o.guests + 1 });
+    const rules = o.function === "firewall" ? parseRules(o.rules ?? "") : undefined;
+    const guests: Guest[] = [];
+    const mac = (i: number) => localMac(0, i + 1);
+    for (let g = 0; g < o.guests; g++) {
+      for (let c = 0; c < o.chain; c++) {
+        const i = g * o.chain + c;
+        guests.push(
+          host.guest({
+            // Only the first guest of a chain is fed by the card.
+            attach: c === 0 ? attach : "vhost",
+            run: o.function,
+            ring: o.ring,
+            mac: mac(i),
+            ...(rules ? { rules } : {}),
+            ...(o.chain > 1 ? { nextHop: c + 1 < o.chain ? mac(i + 1) : WIRE_MAC } : {}),
+          }),
+        );
+      }
+    }
+    host.vswitch({ connect: [nic, ...guests], burst: o.burst });
+    const to = Array.from({ length: o.guests }, (_, g) => mac(g * o.chain));
+    const wire =
+      o.capture === undefined
+        ? new GeneratorWire(host, nic, frame as FrameSize, to, o)
+        : new CaptureWire(host, nic, o.capture, to, o);
+    return new Rig(attach, frame, o, host, nic, wire);
+  }
+
+  /** Until the engine has compiled the core for speed. */
+  async warmUp(signal: AbortSignal | undefined): Promise<void> {
+    const end = performance.now() + 150;
+    while (performance.now() < end && !signal?.aborted) {
+      this.wire.rewind();
+      let cycles = 0;
+      try {
+        while (cycles++ < 100 && this.#cycle() > 0) {}
+      } catch (error) {
+        // A capture that breaks: the measured rounds tell of it.
+        if (!(error instanceof CaptureError)) throw error;
+        break;
+      }
+      if (cycles === 1) break;
+      await new Promise((resume) => setImmediate(resume));
+    }
+    const counts = this.#counts();
+    this.#copies -= counts.copies;
+    this.#copiedBytes -= counts.copiedBytes;
+    this.#notifications -= counts.notifications;
+  }
+
+  /** Fills the card, times host and guests, empties the card. Returns the time in ms, 0 at the end of the round. */
+  #cycle(writer?: CaptureWriter): number {
+    // One in eight of a mapped guest's buffers isn't the card's.
+    const n = this.wire.fill(this.o.ring - (this.o.ring >> 3) || 1);
+    if (n === 0) return 0;
+    const start = performance.now();
+    this.host.drain();
+    const time = performance.now() - start;
+    writer?.write(this.nic.toTransmit(), this.wire.now());
+    this.wire.drain();
+    this.#frames = n;
+    return Math.max(time, 1e-6);
+  }
+  #frames = 0;
+
+  async round(signal: AbortSignal | undefined, writer: CaptureWriter | undefined): Promise<void> {
+    let time = 0;
+    let frames = 0;
+    let yielded = performance.now();
+    this.wire.rewind();
+    try {
+      while (!signal?.aborted) {
+        const some = this.#cycle(writer);
+        if (some === 0) break;
+        time += some;
+        frames += this.#frames;
+        if (performance.now() - yielded > 20) {
+          await new Promise((resume) => setImmediate(resume));
+          yielded = performance.now();
+        }
+      }
+    } catch (error) {
+      if (!(error instanceof CaptureError)) throw error;
+      this.broken = error;
+    }
+    if (frames === 0) return;
+    this.packets += frames;
+    this.mpps.push(frames / time / 1000);
+  }
+
+  #counts() {
+    const stats = this.host.stats();
+    const add = (key: "copies" | "copiedBytes" | "notifications") =>
+      stats.ports.reduce((n, port) => n + port[key], 0);
+    const drops: Record<string, number> = {};
+    for (const part of [...stats.ports, ...stats.nics, ...stats.guests]) {
+      for (const [reason, n] of Object.entries(part.drops)) drops[reason] = (drops[reason] ?? 0) + n;
+    }
+    return {
+      copies: add("copies"),
+      copiedBytes: add("copiedBytes"),
+      notifications: add("notifications"),
+      drops,
+    };
+  }
+
+  row(vhost: Rig | undefined): PvpRun {
+    const counts = this.#counts();
+    const per = (n: number) => n / this.packets;
+    const mpps = median(this.mpps);
+    const bytes = this.wire.bytes();
+    const wireBytes = this.frame === 1514 ? 1518 : bytes + 4;
+    const tally = this.wire.tally();
+    const gain =
+      vhost && vhost !== this
+        ? median(this.mpps.map((value, i) => value / (vhost.mpps[i] ?? value))) - 1
+        : null;
+    return {
+      attach: this.attach,
+      frame: this.o.capture === undefined ? this.frame : (this.frame as string).replace(/^.*[/\\]/, ""),
+      packets: this.packets,
+      mpps,
+      mppsMin: Math.min(...this.mpps),
+      mppsMax: Math.max(...this.mpps),
+      nsPerPacket: 1000 / mpps,
+      gbps: (mpps * wireBytes * 8) / 1000,
+      copiesPerPacket: per(this.#copies + counts.copies),
+      bytesCopiedPerPacket: per(this.#copiedBytes + counts.copiedBytes),
+      notificationsPerPacket: per(this.#notifications + counts.notifications),
+      gainVsVhost: gain,
+      ...tally,
+      // What the guest's function drops on purpose isn't lost.
+      lost: tally.lost - (counts.drops.function ?? 0),
+      drops: counts.drops,
+    };
+  }
+}
+
+function median(values: number[]): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  const half = sorted.length >> 1;
+  return sorted.length % 2
+    ? (sorted[half] as number)
+    : ((sorted[half - 1] as number) + (sorted[half] as number)) / 2;
+}
+
+class GeneratorWire implements Wire {
+  readonly #generator: FrameGenerator;
+  readonly #size: FrameSize;
+  #left = 0;
+  #sent = 0;
+
+  constructor(
+    readonly host: Host,
+    readonly nic: Nic,
+    size: FrameSize,
+    to: string[],
+    readonly o: Checked,
+  ) {
+    this.#size = size;
+    this.#generator = new FrameGenerator(host.core, { size, to, from: WIRE_MAC, seed: o.seed, flows: 64 });
+  }
+  rewind(): void {
+    this.#left = this.o.packets ?? DEFAULT_PACKETS;
+  }
+  fill(n: number): number {
+    const want = Math.min(n, this.#left);
+    this.#left -= want;
+    this.#sent += want;
+    if (want > 0) this.host.core.exports.generate(this.#generator.address, this.nic.address, want);
+    return want;
+  }
+  drain(): void {
+    this.host.core.exports.check(this.#generator.address, this.nic.address);
+  }
+  tally(): Tally {
+    const { lost, duplicated, reordered, corrupt } = this.#generator.check();
+    return { lost, duplicated, reordered, corrupt };
+  }
+  bytes(): number {
+    return meanBytes(this.#size);
+  }
+  now(): bigint {
+    return BigInt(this.#sent) * 1000n;
+  }
+}
+
+/**
+ * A capture file as the wire. A captured frame has no number, so what comes back is held against what was sent in
+ * the same cycle, in order: equal from the EtherType on. A frame that is found further ahead means that those
+ * between were lost or dropped by the guest's function; one that is found behind is duplicated or reordered.
+ */
+class CaptureWire implements Wire {
+  #frames: Generator<{ data: Uint8Array; timestamp: bigint }> | undefined;
+  #left = 0;
+  #failed: unknown;
+  #expected: Uint8Array[] = [];
+  #sent = 0;
+  #bytes = 0;
+  #timestamp = 0n;
+  readonly #tally: Tally = { lost: 0, duplicated: 0, reordered: 0, corrupt: 0 };
+
+  constructor(
+    readonly host: Host,
+    readonly nic: Nic,
+    readonly file: string,
+    readonly to: string[],
+    readonly o: Checked,
+  ) {}
+
+  rewind(): void {
+    this.#left = this.o.packets ?? Number.POSITIVE_INFINITY;
+    this.#failed = undefined;
+    this.#frames = undefined;
+  }
+
+  fill(n: number): number {
+    if (this.#failed) throw this.#failed;
+    const burst: Uint8Array[] = [];
+    while (burst.length < Math.min(n, this.#left)) {
+      this.#frames ??= readCapture(this.file) as Generator<{ data: Uint8Array; timestamp: bigint }>;
+      let next: IteratorResult<{ data: Uint8Array; timestamp: bigint }>;
+      try {
+        next = this.#frames.next();
+      } catch (error) {
+        if (burst.length > 0) {
+          // The frames before the break are run first; the next call meets the error.
+          this.#failed = error;
+          break;
+        }
+        throw error;
+      }
+      if (next.done) {
+        this.#frames = undefined;
+        // One pass, unless a number of packets was asked for; an empty file has no second one.
+        if (this.o.packets === undefined || (burst.length === 0 && this.#sent === 0)) {
+          this.#left = burst.length;
+          break;
+        }
+        continue;
+      }
+      const frame = next.value.data.slice();
+      this.#timestamp = next.value.timestamp;
+      const mac = parseMac(this.to[this.#sent++ % this.to.length] as string);
+      for (let i = 0; i < 6 && i < frame.length; i++) frame[i] = Number((mac >> BigInt(8 * i)) & 0xffn);
+      burst.push(frame);
+    }
+    this.#left -= burst.length;
+    this.nic.receive(burst);
+    this.#expected = burst.filter((frame) => frame.length >= FRAME_MIN && frame.length <= FRAME_MAX);
+    for (const frame of burst) this.#bytes += frame.length;
+    return burst.length;
+  }
+
+  drain(): void {
+    const expected = this.#expected;
+    const seen = new Set<number>();
+    let next = 0;
+    this.nic.transmit((frames) => {
+      for (const frame of frames) {
+        let at = next;
+        while (at < expected.length && !sameFrom12(frame, expected[at] as Uint8Array)) at++;
+        if (at < expected.length) {
+          seen.add(at);
+          next = at + 1;
+          continue;
+        }
+        at = expected.findIndex((one) => sameFrom12(frame, one));
+        if (at < 0) this.#tally.corrupt++;
+        else if (seen.has(at)) this.#tally.duplicated++;
+        else {
+          seen.add(at);
+          this.#tally.reordered++;
+        }
+      }
+    });
+    this.#tally.lost += expected.length - seen.size;
+  }
+
+  tally(): Tally {
+    return this.#tally;
+  }
+  bytes(): number {
+    return this.#sent ? this.#bytes / this.#sent : 0;
+  }
+  now(): bigint {
+    return this.#timestamp;
+  }
+}
+
+function sameFrom12(a: Uint8Array, b: Uint8Array): boolean {
+  if (a.length !== b.length) return false;
+  for (let i = 12; i < a.length; i++) if (a[i] !== b[i]) return false;
+  return true;
+}

@@ -1,0 +1,60 @@
+/** The report of a run as a table for people. */
+import Table from "cli-table3";
+import type { PvpReport, PvpRun } from "../pvp.ts";
+
+const fixed = (n: number, digits: number) => n.toFixed(digits);
+
+function gain(fraction: number | null): string {
+  if (fraction === null) return "";
+  return `${fraction < 0 ? "-" : "+"}${fixed(Math.abs(fraction) * 100, 0)} %`;
+}
+
+export function table(report: PvpReport): string {
+  const out = new Table({
+    head: [
+      "attach",
+      "frame",
+      "Mpps (min-max)",
+      "ns/pkt",
+      "Gbit/s",
+      "copies/pkt",
+      "bytes/pkt",
+      "notif/pkt",
+      "gain",
+    ],
+    colAligns: ["left", "right", "right", "right", "right", "right", "right", "right", "right"],
+    style: { head: [], border: [], compact: true },
+  });
+  for (const run of report.runs) {
+    out.push([
+      run.attach,
+      String(run.frame),
+      `${fixed(run.mpps, 2)} (${fixed(run.mppsMin, 2)}-${fixed(run.mppsMax, 2)})`,
+      fixed(run.nsPerPacket, 1),
+      fixed(run.gbps, 1),
+      fixed(run.copiesPerPacket, 2),
+      fixed(run.bytesCopiedPerPacket, 0),
+      fixed(run.notificationsPerPacket, 3),
+      gain(run.gainVsVhost),
+    ]);
+  }
+  return out.toString();
+}
+
+/** Did every frame come back once, in order and whole? */
+export function isClean(run: PvpRun): boolean {
+  return run.lost === 0 && run.duplicated === 0 && run.reordered === 0 && run.corrupt === 0;
+}
+
+/** How many packets were checked, and what was wrong with them; then what was dropped, and why. */
+export function verdict(report: PvpReport): string {
+  const sum = (key: "packets" | "lost" | "duplicated" | "reordered" | "corrupt") =>
+    report.runs.reduce((n, run) => n + run[key], 0).toLocaleString("en-US");
+  const drops: Record<string, number> = {};
+  for (const run of report.runs) {
+    for (const [reason, n] of Object.entries(run.drops)) drops[reason] = (drops[reason] ?? 0) + n;
+  }
+  const reasons = Object.entries(drops).map(([reason, n]) => `${reason} ${n.toLocaleString("en-US")}`);
+  const line = `${sum("packets")} packets checked: ${sum("lost")} lost, ${sum("duplicated")} duplicated, ${sum("reordered")} reordered, ${sum("corrupt")} corrupt`;
+  return reasons.length > 0 ? `${line}\ndropped: ${reasons.join(", ")}` : line;
+}

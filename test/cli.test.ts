@@ -1,0 +1,135 @@
+import { execFileSync, spawn, spawnSync } from "node:child_process";
+import { copyFileSync, mkdtempSync, readFileSync, truncateSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { expect, test } from "vitest";
+import { readCapture } from "../src/ports/capture-file.ts";
+
+const CLI = "dist/cli.js";
+const SAMPLE = "captures/sample.pcapng";
+const folder = mkdtempSync(join(tmpdir(), "iovtee-"));
+const run = (...args: string[]) => spawnSync(process.execPath, [CLI, ...args], { encoding: "utf8" });
+
+test("--help shows an example, for each command", () => {
+  for (const args of [["--help"], ["pvp", "--help"], ["demo", "--help"]]) {
+    const { status, stdout } = run(...args);
+    expect(status).toBe(0);
+    expect(stdout).toMatch(/Example:\n {2}iovtee /);
+  }
+});
+
+test("the README names every option of pvp", () => {
+  const options = [...run("pvp", "--help").stdout.matchAll(/^ {2}(--[a-z]+)/gm)].map((m) => m[1] as string);
+  const readme = readFileSync("README.md", "utf8");
+  expect(options.length).toBeGreaterThan(12);
+  expect(options.filter((option) => !readme.includes(`\`${option} `))).toEqual([]);
+});
+
+test.each([
+  [["pvp", "--nonsense"], /unknown option '--nonsense'/],
+  [["pvp", "--size", "12"], /size: 12, expected a whole number from 64/],
+  [["pvp", "--attach", "vhots"], /"vhots", expected vhost or iovtee/],
+  [["pvp", "--in", "no-such.pcap"], /no-such\.pcap: no such file/],
+  [["pvp", "--ring", "100"], /ring: 100, expected a power of two/],
+])("%j is refused with one clear line and exit status 2", (args, message) => {
+  const { status, stderr } = run(...args);
+  expect(stderr).toMatch(message);
+  expect(status).toBe(2);
+});
+
+test("--json - has exactly the schema of the README", () => {
+  const { status, stdout } = run("pvp", "--packets", "2000", "--repeat", "2", "--size", "64", "--json", "-");
+  expect(status).toBe(0);
+  const report = JSON.parse(stdout);
+  const schema = /"runs": \[\{([^}]*)\}\]/.exec(readFileSync("README.md", "utf8"))?.[1] ?? "";
+  const keys = [...schema.matchAll(/"(\w+)"/g)].map((m) => m[1]);
+  expect(Object.keys(report)).toEqual(["runtime", "command", "runs"]);
+  for (const one of report.runs) expect(Object.keys(one).sort()).toEqual([...keys].sort());
+  const [vhost, iovtee] = report.runs;
+  expect(vhost).toMatchObject({
+    attach: "vhost",
+    frame: 64,
+    packets: 4000,
+    copiesPerPacket: 2,
+    lost: 0,
+    corrupt: 0,
+  });
+  expect(iovtee).toMatchObject({ attach: "iovtee", copiesPerPacket: 1, bytesCopiedPerPacket: 60, lost: 0 });
+  expect(vhost.gainVsVhost).toBeNull();
+  expect(typeof iovtee.gainVsVhost).toBe("number");
+});
+
+test("--in and --out: what comes out is what went in, from the EtherType on", () => {
+  const out = join(folder, "out.pcap");
+  const { status, stdout } = run("pvp", "--in", SAMPLE, "--out", out, "--repeat", "1");
+  expect(stdout).toMatch(/0 lost, 0 duplicated, 0 reordered, 0 corrupt/);
+  expect(status).toBe(0);
+  const body = (path: string) =>
+    [...readCapture(path)].map(({ data }) => Buffer.from(data.subarray(12)).toString("hex"));
+  expect(body(out)).toEqual(body(SAMPLE));
+});
+
+test("a capture that breaks off: the frames before are run, then file and offset are told, exit status 2", () => {
+  const broken = join(folder, "broken.pcapng");
+  copyFileSync(SAMPLE, broken);
+  truncateSync(broken, 100_001);
+  const { status, stdout, stderr } = run("pvp", "--in", broken, "--repeat", "1");
+  expect(status).toBe(2);
+  expect(stderr).toMatch(/broken\.pcapng: at byte \d+: /);
+  expect(stdout).toMatch(/packets checked: 0 lost/);
+});
+
+test("the firewall denies what its rules say, and that isn't lost", () => {
+  const rules = join(folder, "rules");
+  writeFileSync(rules, "deny tcp\ndefault allow\n");
+  const args = [
+    "pvp",
+    "--in",
+    SAMPLE,
+    "--repeat",
+    "1",
+    "--function",
+    "firewall",
+    "--rules",
+    rules,
+    "--json",
+    "-",
+  ];
+  const { status, stdout } = run(...args);
+  const [vhost] = JSON.parse(stdout).runs;
+  expect(vhost.drops.function).toBeGreaterThan(400);
+  expect(vhost.lost).toBe(0);
+  expect(status).toBe(0);
+  writeFileSync(rules, "allow tcp\ndeny from 1.2.3\n");
+  const bad = run(...args);
+  expect(bad.stderr).toMatch(/rules: line 2, column 11: "1\.2\.3", expected an IPv4 or IPv6 address/);
+  expect(bad.status).toBe(2);
+});
+
+test("Ctrl-C tells what was measured and leaves a valid --out file", async () => {
+  const out = join(folder, "interrupted.pcap");
+  const child = spawn(process.execPath, [CLI, "pvp", "--packets", "100000000", "--out", out, "--size", "64"]);
+  let text = "";
+  child.stdout.on("data", (data) => {
+    text += data;
+  });
+  setTimeout(() => child.kill("SIGINT"), 1500);
+  const status = await new Promise((done) => child.on("exit", done));
+  expect(status).toBe(130);
+  expect(text).toMatch(/packets checked: 0 lost.*\ninterrupted/s);
+  let frames = 0;
+  for (const { data } of readCapture(out)) frames += data.length === 60 ? 1 : 0;
+  expect(frames).toBeGreaterThan(1000);
+});
+
+test("--chain and --guests: every frame comes back", () => {
+  const text = execFileSync(
+    process.execPath,
+    [CLI, "pvp", "--chain", "3", "--guests", "4", "--packets", "4000", "--repeat", "1", "--json", "-"],
+    { encoding: "utf8" },
+  );
+  for (const one of JSON.parse(text).runs) {
+    expect(one).toMatchObject({ lost: 0, duplicated: 0, reordered: 0, corrupt: 0 });
+    expect(one.copiesPerPacket).toBe(one.attach === "vhost" ? 4 : 3);
+  }
+});
