@@ -8,13 +8,26 @@
  */
 import { Count } from "./count";
 import { Functions } from "./functions";
-import { BURST_DESCRIPTORS, Driver, Feature, Guest, NetHeader, Packet, PacketFlag } from "./layout";
+import {
+  BURST_DESCRIPTORS,
+  Driver,
+  Feature,
+  FRAME_MIN,
+  Guest,
+  GuestFunction,
+  NetHeader,
+  Packet,
+  PacketFlag,
+} from "./layout";
 import { Desc } from "./packet";
 import { PackedDriver } from "./virtqueue/packed-driver";
 import { SplitDriver } from "./virtqueue/split-driver";
 
+/** Shortest buffer that holds a frame: net header and Ethernet header. */
+const SHORTEST: u32 = NetHeader.SIZE + FRAME_MIN;
+
 export class Guests {
-  /** One turn: reclaim, receive, run the function, send, post empty buffers. Returns the frames received. */
+  /** One turn: reclaim, receive, run the function, send, post empty buffers. Returns the buffers received. */
   static poll(g: usize): u32 {
     return load<u32>(load<u32>(g, Guest.rx), Driver.features) & Feature.PACKED
       ? Guests.turn<PackedDriver>(g)
@@ -27,13 +40,10 @@ export class Guests {
     const tx: usize = load<u32>(g, Guest.tx);
     const list = g + Guest.scratch;
     Guests.give(g, list, driver.used(tx, list, BURST_DESCRIPTORS));
-    let n = driver.used(rx, list, load<u32>(g, Guest.burst));
-    let frames: u32 = 0;
+    const n = driver.used(rx, list, load<u32>(g, Guest.burst));
     if (n) {
-      const missing = Guests.missing(list, n);
-      if (missing) n += driver.used(rx, list + n * Packet.SIZE, min(missing, <u32>BURST_DESCRIPTORS - n));
-      const send = Guests.process(g, list, n);
-      frames = n;
+      const swapped = Guests.swap(g, list, n);
+      const send = swapped < n ? Guests.process<D>(g, list, swapped, n) : n;
       const posted = driver.post(tx, list, send, false);
       if (posted < send) {
         Count.add(g + Guest.droppedTxFull, send - posted);
@@ -50,36 +60,66 @@ export class Guests {
       store<u32>(g, free - driver.post(rx, from, want, true), Guest.freeCount);
       driver.publish(rx);
     }
-    return frames;
-  }
-
-  /** Buffers of the last frame (5.1.6.4 `num_buffers`) that are not among the `n` at `list`. */
-  static missing(list: usize, n: u32): u32 {
-    let i: u32 = 0;
-    while (i < n)
-      i += max<u32>(load<u16>(load<u32>(list + i * Packet.SIZE, Packet.addr), NetHeader.numBuffers), 1);
-    return i - n;
+    return n;
   }
 
   /**
-   * Received buffers to frames, through the function; what is to be sent is moved to the front of `list`,
-   * net headers in front. Returns the segments to send.
+   * The commonest function, without a call in its loop: frames of one buffer get their MAC addresses swapped and
+   * their net header cleared. Returns how many from the front; what is behind is left to `process`.
    */
-  static process(g: usize, list: usize, n: u32): u32 {
+  @inline static swap(g: usize, list: usize, n: u32): u32 {
+    if (load<u32>(g, Guest.run) != GuestFunction.MACSWAP || load<u64>(g, Guest.nextHop)) return 0;
+    const range = load<u32>(g, Guest.bufferSize) - SHORTEST;
+    let i: u32 = 0;
+    for (; i < n; i++) {
+      const low = load<u64>(list + i * Packet.SIZE);
+      const addr = <usize>(<u32>low);
+      if (load<u16>(addr, NetHeader.numBuffers) > 1 || <u32>(low >> 32) - SHORTEST > range) break;
+      Functions.macswap(addr + NetHeader.SIZE, 0);
+      Guests.clearHeader(addr);
+    }
+    Count.add(g + Guest.received, i);
+    return i;
+  }
+
+  /** 5.1.6.2.1: num_buffers is 0; no offload is asked for. */
+  @inline static clearHeader(addr: usize): void {
+    store<u64>(addr, 0);
+    store<u32>(addr, 0, 8);
+  }
+
+  /** Buffers of the last frame (5.1.6.4 `num_buffers`) that are not among those from `list` to `end`. */
+  static missing(list: usize, end: usize): u32 {
+    while (list < end) {
+      list += max<u32>(load<u16>(load<u32>(list, Packet.addr), NetHeader.numBuffers), 1) * Packet.SIZE;
+    }
+    return <u32>(list - end) / Packet.SIZE;
+  }
+
+  /**
+   * Received buffers from number `i` on to frames, through the function; what is to be sent is moved to the front
+   * of `list`, behind the `i` frames there, net headers in front. Returns the segments to send.
+   */
+  static process<D extends SplitDriver>(g: usize, list: usize, i: u32, n: u32): u32 {
+    const missing = Guests.missing(list + i * Packet.SIZE, list + n * Packet.SIZE);
+    if (missing) {
+      const room = min(missing, <u32>BURST_DESCRIPTORS - n);
+      n += changetype<D>(0).used(load<u32>(g, Guest.rx), list + n * Packet.SIZE, room);
+    }
     const which = load<u32>(g, Guest.run);
     const nextHop = load<u64>(g, Guest.nextHop);
     const mac = load<u64>(g, Guest.mac);
     const room = load<u32>(g, Guest.bufferSize);
-    let out: u32 = 0;
+    let out = i;
     let received: u32 = 0;
-    for (let i: u32 = 0; i < n; ) {
+    while (i < n) {
       const p = list + i * Packet.SIZE;
       const d = v128.load(p);
       const addr: usize = Desc.addr(d);
       const len = Desc.len(d);
       const buffers = max<u32>(load<u16>(addr, NetHeader.numBuffers), 1);
       received++;
-      if (i + buffers > n || len > room || len < <u32>NetHeader.SIZE + 14) {
+      if (i + buffers > n || len > room || len < SHORTEST) {
         Count.add(g + Guest.droppedMalformed, 1);
         Guests.give(g, p, min(buffers, n - i));
         i += buffers;
@@ -92,9 +132,7 @@ export class Guests {
         Guests.give(g, p, buffers);
       } else {
         if (nextHop) Functions.forward(frame, sent, mac, nextHop);
-        // 5.1.6.2.1: num_buffers is 0; no offload is asked for.
-        store<u64>(addr, 0);
-        store<u32>(addr, 0, 8);
+        Guests.clearHeader(addr);
         if (buffers == 1) {
           v128.store(list + out * Packet.SIZE, i16x8.replace_lane(d, 2, <i16>(sent + NetHeader.SIZE)));
           out++;
@@ -123,9 +161,11 @@ export class Guests {
     const room = size - load<u32>(g, Guest.headroom) + NetHeader.SIZE;
     const count = load<u32>(g, Guest.freeCount);
     const to = load<u32>(g, Guest.free) + count * Packet.SIZE;
+    const blank = Desc.make(base, room, 0, 0, 0, 0, 0);
     for (let i: u32 = 0; i < n; i++) {
       const index = load<u16>(from + i * Packet.SIZE, Packet.index);
-      v128.store(to + i * Packet.SIZE, Desc.make(base + index * size, room, 0, 0, index, 0, 0));
+      const d = i32x4.replace_lane(blank, 0, base + index * size);
+      v128.store(to + i * Packet.SIZE, i16x8.replace_lane(d, 5, index));
     }
     store<u32>(g, count + n, Guest.freeCount);
   }

@@ -68,15 +68,8 @@ export class Mappings {
     while (room) {
       const run = min(room, mask + 1 - (tail & mask));
       const to = Mappings.slot(m, tail);
-      const n = device.take(vq, to, run, true);
-      let good: u32 = 0;
-      for (; good < n; good++) {
-        const p = to + good * Packet.SIZE;
-        const d = i16x8.replace_lane(v128.load(p), 4, <i16>id);
-        if (Desc.len(d) < SMALLEST || Desc.index(d) > mask) break;
-        v128.store(p, d);
-        v128.store(Mappings.posted(m, Desc.index(d)), d);
-      }
+      const n = device.take(vq, to, run, true, id);
+      const good = Mappings.remember(m, to, n, mask);
       tail += good;
       room -= good;
       if (good < n) {
@@ -88,6 +81,20 @@ export class Mappings {
       if (n < run) break;
     }
     store<u32>(m, tail, Mapping.tail);
+  }
+
+  /** Remembers each of these `n` buffers as it is. Stops before one that is too small. */
+  @inline static remember(m: usize, p: usize, n: u32, mask: u32): u32 {
+    const posted = Mappings.posted(m, 0);
+    let i: u32 = 0;
+    for (; i < n; i++) {
+      const d = v128.load(p);
+      const index = Desc.index(d);
+      if (Desc.len(d) < SMALLEST || index > mask) break;
+      v128.store(posted + index * Packet.SIZE, d);
+      p += Packet.SIZE;
+    }
+    return i;
   }
 
   /**

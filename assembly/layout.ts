@@ -695,6 +695,10 @@ export enum Switch {
   ageing = 28,
   vlanAware = 32,
   pool = 36,
+  /** What classifying a burst found: the destination of all its frames, or Destination.MIXED. */
+  common = 40,
+  /** 1: all its frames are of one segment and of one owner. */
+  alike = 44,
   /** Scratch: the burst, its headers (first 16 bytes of each frame), and where each frame begins and goes. */
   packets = 64,
   headers = 24640, // packets + (SEGMENTS_MAX + 2 * BURST_MAX) * 16
@@ -720,6 +724,8 @@ export enum Lookup {
 
 /** Where a frame goes, when not to one port. */
 export enum Destination {
+  /** Of a burst: not one destination. */
+  MIXED = 0xfffd,
   FLOOD = 0xfffe,
   DROP = 0xffff,
 }

@@ -2,7 +2,7 @@
  * Learning bridge (802.1D, 7.7 to 7.9; netmap's VALE): where the frames of a burst go, by destination MAC, and
  * which addresses are behind the port that they came from. Another kind of lookup has this same one function:
  *
- *     classify(switch, port, packets, frames, headers -> destination of each frame)
+ *     classify(switch, port, n descriptors in Switch.packets) -> Switch.destination and .headers of each frame
  *
  * A frame with a mark goes where the NIC's filter said, and isn't read: the guest's core is the first to touch
  * it. Of a burst of such frames one source is learned.
@@ -11,46 +11,140 @@
 import { Copy } from "./copy";
 import { Count } from "./count";
 import { Objects } from "./directory";
-import { Destination, Drop, FRAME_MIN, MacEntry, Packet, Port, Switch } from "./layout";
+import { Destination, Drop, FRAME_MAX, FRAME_MIN, MacEntry, Packet, Port, Switch } from "./layout";
 import { Macs } from "./mactable";
 import { Desc } from "./packet";
 
+/** The MAC addresses in a header. */
+const MACS: v128 = i32x4(-1, -1, -1, 0);
+
+/**
+ * The loops over frames make no call: what needs one ends the loop, is dealt with, and the loop begins anew. An
+ * engine keeps nothing in registers over a call, not even over one that is hardly ever made.
+ */
 export class Learning {
-  static classify(sw: usize, port: usize, single: bool, n: u32, frames: u32): void {
-    const packets = sw + Switch.packets;
-    const ports = load<u32>(sw, Switch.ports);
-    const pool = load<u32>(sw, Switch.table);
+  /**
+   * Where the `n` descriptors in `Switch.packets` go: a destination for each frame, and the burst's summary
+   * (`Switch.common`, `Switch.alike`). Returns the frames.
+   */
+  static classify(sw: usize, port: usize, n: u32): u32 {
+    store<u32>(sw, 0, Switch.alike);
+    store<u32>(sw, Destination.MIXED, Switch.common);
     // Which VLAN a frame is in only the frame says.
-    const trusted: bool = load<u32>(port, Port.trustsMark) && !load<u32>(sw, Switch.vlanAware);
-    let sampled = false;
-    for (let f: u32 = 0; f < frames; f++) {
-      const at: u32 = single ? f : load<u16>(sw + Switch.first + f * 2);
-      const p = packets + at * Packet.SIZE;
-      const d = v128.load(p);
+    if (load<u32>(sw, Switch.vlanAware)) return Learning.classifyRest(sw, port, 0, n);
+    const trusted = load<u32>(port, Port.trustsMark) != 0;
+    const packets = sw + Switch.packets;
+    if (trusted && load<u16>(packets, Packet.mark)) {
+      const sameWay = Learning.classifyMapped(sw, port, n);
+      if (sameWay) return sameWay;
+    }
+    const ports = load<u32>(sw, Switch.ports);
+    let d = v128.load(packets);
+    let differ = i64x2.splat(0);
+    let common: u32 = Destination.MIXED;
+    let bytes: u32 = 0;
+    let i: u32 = 0;
+    while (i < n) {
+      if (Learning.isUnusual(d)) break;
+      let h = v128.load(Desc.addr(d));
+      const before = h;
       const mark = Desc.mark(d);
-      const header = sw + Switch.headers + f * 16;
-      const len = Desc.len(d);
+      const known = trusted && mark && mark <= ports;
+      if (known) Learning.learn(sw, port, h);
+      const to = known ? mark - 1 : Learning.lookup(sw, port, h, i);
+      common = i == 0 || to == common ? to : Destination.MIXED;
+      // Frames between the same two stations go the same way. What is dropped is counted one by one.
+      do {
+        v128.store(sw + Switch.headers + i * 16, h);
+        store<u16>(sw + Switch.destination + i * 2, <u16>to);
+        bytes += Desc.len(d);
+        i++;
+        if (i == n || to == Destination.DROP) break;
+        const next = v128.load(packets + i * Packet.SIZE);
+        differ = v128.or(differ, v128.xor(next, d));
+        d = next;
+        if (Learning.isUnusual(d)) break;
+        h = v128.load(Desc.addr(d));
+      } while (!v128.any_true(v128.and(v128.xor(h, before), MACS)) && Desc.mark(d) == mark);
+      if (i < n) d = v128.load(packets + i * Packet.SIZE);
+    }
+    Count.add(port + Port.rxBytes, bytes);
+    if (i < n) return Learning.classifyRest(sw, port, i, n);
+    store<u32>(sw, common, Switch.common);
+    store<u32>(sw, i16x8.extract_lane_u(differ, 4) == 0 ? 1 : 0, Switch.alike);
+    return n;
+  }
+
+  /** Not one whole segment with a header of 16 bytes, or longer than any frame. */
+  @inline static isUnusual(d: v128): bool {
+    return <u32>(<u64>i64x2.extract_lane(d, 0) >> 32) - 16 > <u32>FRAME_MAX - 16;
+  }
+
+  /**
+   * All `n` descriptors are whole frames that the NIC's filter sent to one port, and that port takes their buffers
+   * as they are: nobody needs to read them. Returns the frames, or 0 if it isn't so.
+   */
+  static classifyMapped(sw: usize, port: usize, n: u32): u32 {
+    const packets = sw + Switch.packets;
+    const first = v128.load(packets);
+    const mark = Desc.mark(first);
+    if (mark > load<u32>(sw, Switch.ports)) return 0;
+    const out: usize = load<u32>(load<u32>(sw, Switch.table) + (mark - 1) * 4);
+    if (load<u32>(out, Port.takes) != Desc.owner(first) || Learning.isUnusual(first)) return 0;
+    let differ = i64x2.splat(0);
+    let flags: u32 = 0;
+    let bytes: u32 = 0;
+    for (let i: u32 = 0; i < n; i++) {
+      const d = v128.load(packets + i * Packet.SIZE);
+      const word = <u32>(<u64>i64x2.extract_lane(d, 0) >> 32);
+      bytes += word & 0xffff;
+      flags |= word;
+      differ = v128.or(differ, v128.xor(d, first));
+    }
+    // owner and mark
+    if (flags >> 16 || i16x8.extract_lane_u(differ, 4) || i16x8.extract_lane_u(differ, 7)) return 0;
+    Learning.learn(sw, port, v128.load(Desc.addr(first)));
+    Count.add(port + Port.rxBytes, bytes);
+    store<u32>(sw, 1, Switch.alike);
+    store<u32>(sw, mark - 1, Switch.common);
+    return n;
+  }
+
+  /** Frames from number `f` on, whatever they are; those before are of one segment each. */
+  static classifyRest(sw: usize, port: usize, f: u32, n: u32): u32 {
+    const packets = sw + Switch.packets;
+    const frames = Learning.index(sw, n);
+    const ports = load<u32>(sw, Switch.ports);
+    const trusted = load<u32>(port, Port.trustsMark) && !load<u32>(sw, Switch.vlanAware);
+    let bytes: u32 = 0;
+    for (; f < frames; f++) {
+      const at = <u32>load<u16>(sw + Switch.first + f * 2);
+      const p = packets + at * Packet.SIZE;
+      const segments = <u32>load<u16>(sw + Switch.first + f * 2 + 2) - at;
+      const h = Copy.header(p, segments);
+      v128.store(sw + Switch.headers + f * 16, h);
+      const len = Desc.bytes(p, segments);
+      const mark = <u32>load<u16>(p, Packet.mark);
+      bytes += len;
       let to: u32;
-      if (mark && mark <= ports && trusted) {
-        to = mark - 1;
-        const out: usize = load<u32>(pool + to * 4);
-        // Only a frame that will be copied needs its header here.
-        if (!sampled || load<u32>(out, Port.takes) != Desc.owner(d)) {
-          const h = len >= 16 ? v128.load(Desc.addr(d)) : Copy.header(p, n - at);
-          v128.store(header, h);
-          if (!sampled) Learning.learn(sw, port, h);
-          sampled = true;
-        }
-      } else {
-        const h = len >= 16 ? v128.load(Desc.addr(d)) : Copy.header(p, n - at);
-        v128.store(header, h);
-        to =
-          len < <u32>FRAME_MIN && Desc.bytes(p, Desc.segments(p, n - at)) < <u32>FRAME_MIN
-            ? Learning.drop(port, Drop.RUNT)
-            : Learning.lookup(sw, port, h, f);
-      }
+      if (len < <u32>FRAME_MIN) to = Learning.drop(port, Drop.RUNT);
+      else if (trusted && mark && mark <= ports) to = mark - 1;
+      else to = Learning.lookup(sw, port, h, f);
       store<u16>(sw + Switch.destination + f * 2, <u16>to);
     }
+    Count.add(port + Port.rxBytes, bytes);
+    return frames;
+  }
+
+  /** Where each frame begins, to `Switch.first`. Returns the frames. */
+  static index(sw: usize, n: u32): u32 {
+    let f: u32 = 0;
+    for (let i: u32 = 0; i < n; f++) {
+      store<u16>(sw + Switch.first + f * 2, <u16>i);
+      i += Desc.segments(sw + Switch.packets + i * Packet.SIZE, n - i);
+    }
+    store<u16>(sw + Switch.first + f * 2, <u16>n);
+    return f;
   }
 
   @inline static drop(port: usize, why: u32): u32 {
@@ -72,7 +166,7 @@ export class Learning {
     return tag ? tag : load<u32>(port, Port.pvid);
   }
 
-  @inline static learn(sw: usize, port: usize, h: v128): bool {
+  static learn(sw: usize, port: usize, h: v128): bool {
     return Learning.learnKey(sw, port, Macs.key(Learning.source(h), Learning.vlan(sw, port, h)));
   }
 
@@ -111,7 +205,7 @@ export class Learning {
     return true;
   }
 
-  @inline static lookup(sw: usize, port: usize, h: v128, f: u32): u32 {
+  static lookup(sw: usize, port: usize, h: v128, f: u32): u32 {
     const vlan = Learning.vlan(sw, port, h);
     if (load<u32>(sw, Switch.vlanAware)) {
       store<u16>(sw + Switch.vid + f * 2, <u16>vlan);

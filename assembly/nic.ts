@@ -254,21 +254,42 @@ export class Pmd {
   static txBurst(q: usize, lcore: u32, from: usize, n: u32): u32 {
     const ring: usize = load<u32>(q, TxQueue.ring);
     const mask = load<u32>(q, TxQueue.mask);
-    const next = load<u32>(q, TxQueue.next);
-    Pmd.txClean(q, lcore);
-    const room = mask + 1 - (next - load<u32>(q, TxQueue.clean));
+    const room = Pmd.txRoom(q, lcore);
     if (n > room) {
       n = room;
       while (n && load<u16>(from + (n - 1) * Packet.SIZE, Packet.flags) & PacketFlag.MORE) n--;
       if (!n) return 0;
     }
-    const slot = next & mask;
+    const slot = load<u32>(q, TxQueue.next) & mask;
     const straight = min(n, mask + 1 - slot);
     Desc.copy(ring + slot * Packet.SIZE, from, straight);
     if (straight < n) Desc.copy(ring, from + straight * Packet.SIZE, n - straight);
-    store<u32>(q, next + n, TxQueue.next);
-    Sync.store<u32>(q + TxQueue.tail, next + n);
+    Pmd.txAnnounce(q, n);
     return n;
+  }
+
+  /** Free descriptors of the transmit ring. */
+  @inline static txRoom(q: usize, lcore: u32): u32 {
+    Pmd.txClean(q, lcore);
+    return load<u32>(q, TxQueue.mask) + 1 - (load<u32>(q, TxQueue.next) - load<u32>(q, TxQueue.clean));
+  }
+
+  /** Where the next descriptor goes, and how many stand behind it up to the ring's end. */
+  @inline static txSlot(q: usize): usize {
+    return (
+      load<u32>(q, TxQueue.ring) + (load<u32>(q, TxQueue.next) & load<u32>(q, TxQueue.mask)) * Packet.SIZE
+    );
+  }
+  @inline static txStraight(q: usize): u32 {
+    const mask = load<u32>(q, TxQueue.mask);
+    return mask + 1 - (load<u32>(q, TxQueue.next) & mask);
+  }
+
+  /** The card is to send the next `n` descriptors. */
+  @inline static txAnnounce(q: usize, n: u32): void {
+    const next = load<u32>(q, TxQueue.next) + n;
+    store<u32>(q, next, TxQueue.next);
+    Sync.store<u32>(q + TxQueue.tail, next);
   }
 
   /** Frees sent buffers, a burst at a time: its last descriptor is looked at first. */

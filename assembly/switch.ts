@@ -16,6 +16,7 @@ import {
   Destination,
   Drop,
   Feature,
+  FRAME_MAX,
   Kind,
   Nic,
   Packet,
@@ -98,29 +99,21 @@ export class Switching {
   /** The `n` descriptors in the switch's scratch came in at `port`. Returns the frames. */
   static process(sw: usize, port: usize, n: u32): u32 {
     const packets = sw + Switch.packets;
-    let flags: u32 = 0;
-    let bytes: u64 = 0;
-    for (let i: u32 = 0; i < n; i++) {
-      const word = load<u32>(packets + i * Packet.SIZE, Packet.len);
-      flags |= word >> 16;
-      bytes += word & 0xffff;
-    }
-    const single = !(flags & PacketFlag.MORE);
-    const frames = single ? n : Switching.index(sw, n);
+    const frames = Learning.classify(sw, port, n);
     Count.add(port + Port.rxPackets, frames);
-    Count.add(port + Port.rxBytes, bytes);
-    Learning.classify(sw, port, single, n, frames);
-
-    const destination = sw + Switch.destination;
-    const to = <u32>load<u16>(destination);
-    let same = to < <u32>Destination.FLOOD && !load<u32>(sw, Switch.vlanAware);
-    for (let f: u32 = 1; same && f < frames; f++) same = load<u16>(destination + f * 2) == to;
-    if (same) {
+    const to = load<u32>(sw, Switch.common);
+    if (to < <u32>Destination.MIXED) {
       const out = Switching.port(sw, to);
-      Switching.deliver(sw, out, packets, n, frames, sw + Switch.headers, sw + Switch.spare);
-      Switching.release(sw, packets, n, load<u32>(out, Port.takes));
+      const alike = load<u32>(sw, Switch.alike) != 0;
+      Switching.deliver(sw, out, packets, n, frames, sw + Switch.headers, sw + Switch.spare, alike);
+      const takes = load<u32>(out, Port.takes);
+      if (!alike) Switching.release(sw, packets, n, takes);
+      else {
+        const owner = <u32>load<u16>(packets, Packet.owner);
+        if (owner != takes) Switching.giveBack(sw, owner, packets, n);
+      }
     } else {
-      if (single) Switching.index(sw, n);
+      if (frames == n) Learning.index(sw, n);
       if (load<u32>(sw, Switch.vlanAware)) Switching.forwardTagged(sw, port, n, frames);
       else Switching.forward(sw, port, n, frames);
     }
@@ -129,17 +122,6 @@ export class Switching {
 
   @inline static port(sw: usize, index: u32): usize {
     return load<u32>(load<u32>(sw, Switch.table) + index * 4);
-  }
-
-  /** Where each frame begins, to `Switch.first`. Returns the frames. */
-  static index(sw: usize, n: u32): u32 {
-    let f: u32 = 0;
-    for (let i: u32 = 0; i < n; f++) {
-      store<u16>(sw + Switch.first + f * 2, <u16>i);
-      i += Desc.segments(sw + Switch.packets + i * Packet.SIZE, n - i);
-    }
-    store<u16>(sw + Switch.first + f * 2, <u16>n);
-    return f;
   }
 
   /** Second pass: a list of frames for each destination, in order; then one delivery each. */
@@ -223,6 +205,7 @@ export class Switching {
       some >> 16,
       sw + Switch.outHeaders,
       sw + Switch.spare,
+      false,
     );
   }
 
@@ -306,7 +289,7 @@ export class Switching {
     store<u16>(list, load<u16>(list, Packet.len) + <u16>(add ? 4 : -4), Packet.len);
     Desc.copy(sw + Switch.out, list, n);
     v128.store(sw + Switch.outHeaders, v128.load(moved));
-    Switching.deliver(sw, out, sw + Switch.out, n, 1, sw + Switch.outHeaders, list);
+    Switching.deliver(sw, out, sw + Switch.out, n, 1, sw + Switch.outHeaders, list, false);
     Switching.release(sw, sw + Switch.out, n, load<u32>(out, Port.takes));
   }
 
@@ -340,13 +323,14 @@ export class Switching {
     frames: u32,
     headers: usize,
     spare: usize,
+    alike: bool,
   ): void {
     const kind = load<u32>(out, Port.kind);
     if (kind == PortKind.VHOST) {
       if (Switching.packed(load<u32>(out, Port.to)))
-        Vhost.tx<PackedDevice>(out, from, n, frames, headers, spare);
-      else Vhost.tx<SplitDevice>(out, from, n, frames, headers, spare);
-    } else Switching.send(sw, out, kind, from, n, frames, headers, spare);
+        Vhost.tx<PackedDevice>(out, from, n, frames, headers, spare, alike);
+      else Vhost.tx<SplitDevice>(out, from, n, frames, headers, spare, alike);
+    } else Switching.send(sw, out, kind, from, n, headers, spare, alike);
   }
 
   /** To a NIC or a ring: host buffers are handed over, anything else is copied into host buffers first. */
@@ -356,56 +340,71 @@ export class Switching {
     kind: u32,
     from: usize,
     n: u32,
-    frames: u32,
     headers: usize,
     spare: usize,
+    alike: bool,
   ): void {
-    const pool: usize = load<u32>(sw, Switch.pool);
-    const lcore = load<u32>(sw, Switch.lcore);
     const takes = load<u32>(out, Port.takes);
-    const room = load<u32>(pool, Pool.room);
-    let f: u32 = 0;
+    const room = load<u32>(load<u32>(sw, Switch.pool), Pool.room);
+    const lcore = load<u32>(sw, Switch.lcore);
     for (let i: u32 = 0; i < n; ) {
       const p = from + i * Packet.SIZE;
       const own = load<u16>(p, Packet.owner) == takes;
       // A run of frames that are treated alike: host buffers of any form, or single segments to be copied.
       let run: u32 = 0;
-      while (i + run < n) {
-        const d = p + run * Packet.SIZE;
-        if ((load<u16>(d, Packet.owner) == takes) != own) break;
-        if (!own && (load<u16>(d, Packet.flags) & PacketFlag.MORE || <u32>load<u16>(d, Packet.len) > room))
-          break;
-        run++;
-      }
-      if (own) {
-        Switching.enqueue(sw, out, kind, lcore, p, run);
-        for (let k: u32 = 0; k < run; k++)
-          if (!(load<u16>(p + k * Packet.SIZE, Packet.flags) & PacketFlag.MORE)) f++;
-      } else if (run) {
-        const got = Mempool.take(pool, lcore, spare, run);
-        if (got < run) Count.add(out + Port.drops + Drop.NO_BUFFER * 8, run - got);
-        let bytes: u64 = 0;
-        for (let k: u32 = 0; k < got; k++) {
-          const b = spare + k * Packet.SIZE;
-          const d = v128.load(b);
-          const s = v128.load(p + k * Packet.SIZE);
-          const len = Desc.len(s);
-          Copy.frame(Desc.addr(d), Desc.addr(s), len, v128.load(headers + (f + k) * 16));
-          v128.store(b, i16x8.replace_lane(d, 2, <i16>len));
-          bytes += len;
+      let frames: u32 = 0;
+      if (alike && (own || room >= <u32>FRAME_MAX)) run = n;
+      else
+        while (i + run < n) {
+          const word = load<u32>(p + run * Packet.SIZE, Packet.len);
+          const more = (word >> 16) & PacketFlag.MORE;
+          if ((load<u16>(p + run * Packet.SIZE, Packet.owner) == takes) != own) break;
+          if (!own && (more || (word & 0xffff) > room)) break;
+          frames += more ^ 1;
+          run++;
         }
-        Count.add(out + Port.copies, got);
-        Count.add(out + Port.copiedBytes, bytes);
-        Switching.enqueue(sw, out, kind, lcore, spare, got);
-        f += run;
-      } else {
+      if (own) Switching.enqueue(sw, out, kind, lcore, p, run);
+      else if (run) Switching.sendCopies(sw, out, kind, p, run, headers, spare);
+      else {
+        frames = 1;
         run = Desc.segments(p, n - i);
-        const got = Switching.copyToHost(sw, out, p, run, v128.load(headers + f * 16), spare);
+        const got = Switching.copyToHost(sw, out, p, run, v128.load(headers), spare);
         if (got) Switching.enqueue(sw, out, kind, lcore, spare, got);
-        f++;
       }
+      headers += frames * 16;
       i += run;
     }
+  }
+
+  /** `n` frames of one segment, each to fit a host buffer. */
+  @inline static sendCopies(
+    sw: usize,
+    out: usize,
+    kind: u32,
+    from: usize,
+    n: u32,
+    headers: usize,
+    spare: usize,
+  ): void {
+    const pool: usize = load<u32>(sw, Switch.pool);
+    const lcore = load<u32>(sw, Switch.lcore);
+    // Straight into the card's ring where they fit: the descriptors are written once.
+    let q: usize = 0;
+    if (kind == PortKind.NIC) {
+      q = load<u32>(load<u32>(out, Port.to), Nic.tx);
+      if (Pmd.txRoom(q, lcore) < n || Pmd.txStraight(q) < n) q = 0;
+    }
+    const to = q ? Pmd.txSlot(q) : spare;
+    const got = Mempool.take(pool, lcore, to, n);
+    if (got < n) Count.add(out + Port.drops + Drop.NO_BUFFER * 8, n - got);
+    const bytes = Copy.frames(to, 0, from, got, headers);
+    Count.add(out + Port.copies, got);
+    Count.add(out + Port.copiedBytes, bytes);
+    if (q) {
+      Pmd.txAnnounce(q, got);
+      Count.add(out + Port.txPackets, got);
+      Count.add(out + Port.txBytes, bytes);
+    } else Switching.enqueue(sw, out, kind, lcore, spare, got);
   }
 
   /** Host buffers into the NIC's transmit ring or a ring; what doesn't fit is freed and counted. */
@@ -414,19 +413,25 @@ export class Switching {
       kind == PortKind.NIC
         ? Pmd.txBurst(load<u32>(load<u32>(out, Port.to), Nic.tx), lcore, from, n)
         : Rings.enqueueBurst(load<u32>(out, Port.to), from, n);
-    let bytes: u64 = 0;
+    let bytes: u32 = 0;
+    let more: u32 = 0;
+    for (let i: u32 = 0; i < sent; i++) {
+      const word = load<u32>(from + i * Packet.SIZE, Packet.len);
+      bytes += word & 0xffff;
+      more += (word >> 16) & PacketFlag.MORE;
+    }
+    Count.add(out + Port.txPackets, sent - more);
+    Count.add(out + Port.txBytes, bytes);
+    if (sent < n) Switching.overflow(sw, out, from + sent * Packet.SIZE, n - sent);
+  }
+
+  static overflow(sw: usize, out: usize, from: usize, n: u32): void {
     let frames: u32 = 0;
     for (let i: u32 = 0; i < n; i++) {
-      const word = load<u32>(from + i * Packet.SIZE, Packet.len);
-      if (i < sent) bytes += word & 0xffff;
-      if (!((word >> 16) & PacketFlag.MORE)) {
-        if (i < sent) frames++;
-        else Count.add(out + Port.drops + Drop.FULL * 8, 1);
-      }
+      frames += 1 ^ (load<u16>(from + i * Packet.SIZE, Packet.flags) & PacketFlag.MORE);
     }
-    Count.add(out + Port.txPackets, frames);
-    Count.add(out + Port.txBytes, bytes);
-    if (sent < n) Switching.release(sw, from + sent * Packet.SIZE, n - sent, 0);
+    Count.add(out + Port.drops + Drop.FULL * 8, frames);
+    Switching.release(sw, from, n, 0);
   }
 
   /** Gives `n` descriptors back to their owners, but for those of `taken`, which a destination has. */

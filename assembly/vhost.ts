@@ -35,25 +35,12 @@ export class Vhost {
     const vq: usize = load<u32>(port, Port.from);
     if (!load<u32>(vq, Virtqueue.ready)) return 0;
     const index = load<u32>(port, Port.index);
+    const id = load<u32>(vq, Virtqueue.id);
     let n: u32 = 0;
     let frames: u32 = 0;
     while (frames < max && !load<u32>(vq, Virtqueue.broken)) {
       const list = to + n * Packet.SIZE;
-      const some = device.take(vq, list, min(max - frames, room - n), false);
-      for (let i: u32 = 0; i < some; i++) {
-        const p = list + i * Packet.SIZE;
-        const d = v128.load(p);
-        let len = Desc.len(d) - NetHeader.SIZE;
-        if (len - FRAME_MIN > <u32>FRAME_MAX - FRAME_MIN) {
-          Device.refuse(
-            vq,
-            Desc.len(d) < <u32>NetHeader.SIZE + FRAME_MIN ? Refusal.TOO_SHORT : Refusal.TOO_LONG,
-          );
-          len = 0; // an empty frame: the switch drops it, and so the buffer goes back in its turn
-        }
-        const moved = i32x4.replace_lane(d, 0, Desc.addr(d) + NetHeader.SIZE);
-        v128.store(p, i16x8.replace_lane(i16x8.replace_lane(moved, 2, <i16>len), 6, <i16>index));
-      }
+      const some = device.take(vq, list, min(max - frames, room - n), false, id, NetHeader.SIZE, index);
       n += some;
       frames += some;
       if (frames == max || room - n < <u32>QUEUE_MAX) break;
@@ -105,6 +92,7 @@ export class Vhost {
     frames: u32,
     headers: usize,
     spare: usize,
+    alike: bool,
   ): void {
     const vq: usize = load<u32>(port, Port.to);
     if (!load<u32>(vq, Virtqueue.ready) || load<u32>(vq, Virtqueue.broken)) {
@@ -112,47 +100,54 @@ export class Vhost {
       Vhost.giveBackMapped(port, from, n);
       return;
     }
+    if (!alike) Vhost.txRuns<D>(port, vq, from, n, frames, headers, spare);
+    else if (load<u16>(from, Packet.owner) == load<u32>(port, Port.takes)) {
+      Vhost.handOver<D>(port, vq, from, n);
+    } else Vhost.copyRun<D>(port, vq, from, n, headers, spare);
+    changetype<D>(0).publish(vq);
+  }
+
+  /** Frames of any kind: runs of those that are treated alike. */
+  static txRuns<D extends SplitDevice>(
+    port: usize,
+    vq: usize,
+    from: usize,
+    n: u32,
+    frames: u32,
+    headers: usize,
+    spare: usize,
+  ): void {
     const takes = load<u32>(port, Port.takes);
     let i: u32 = 0;
-    let f: u32 = 0;
-    while (f < frames) {
+    for (let f: u32 = 0; f < frames; ) {
       const p = from + i * Packet.SIZE;
       const mapped = load<u16>(p, Packet.owner) == takes;
-      // A run of frames that are treated alike; single-segment ones as long as there are no others.
+      const header = headers + f * 16;
       let run: u32 = 0;
-      let run_frames: u32 = 0;
-      while (f + run_frames < frames) {
+      while (f + run < frames) {
         const q = p + run * Packet.SIZE;
         if ((load<u16>(q, Packet.owner) == takes) != mapped) break;
         if (load<u16>(q, Packet.flags) & PacketFlag.MORE) break;
         run++;
-        run_frames++;
       }
       if (run) {
-        if (mapped) Vhost.handOver<D>(port, vq, p, run, spare);
-        else {
-          const done = Vhost.copySingles<D>(port, vq, p, run, headers + f * 16, spare);
-          if (done < run) {
-            Vhost.copyOne<D>(port, vq, p + done * Packet.SIZE, 1, headers + (f + done) * 16, spare);
-            run = done + 1;
-            run_frames = run;
-          }
-        }
-      } else {
-        run = Desc.segments(p, n - i);
-        run_frames = 1;
-        if (!mapped) Vhost.copyOne<D>(port, vq, p, run, headers + f * 16, spare);
-        else if (load<u32>(vq, Virtqueue.features) & Feature.MRG_RXBUF)
-          Vhost.handOverMany<D>(port, vq, p, run, spare);
-        else {
-          Count.add(port + Port.drops + Drop.TOO_LARGE * 8, 1);
-          Mappings.giveBack(load<u32>(port, Port.mapping), p, run);
-        }
+        if (mapped) Vhost.handOver<D>(port, vq, p, run);
+        else Vhost.copyRun<D>(port, vq, p, run, header, spare);
+        i += run;
+        f += run;
+        continue;
       }
-      i += run;
-      f += run_frames;
+      const segments = Desc.segments(p, n - i);
+      if (!mapped) Vhost.copyOne<D>(port, vq, p, segments, header, spare);
+      else if (load<u32>(vq, Virtqueue.features) & Feature.MRG_RXBUF)
+        Vhost.handOverMany<D>(port, vq, p, segments, spare);
+      else {
+        Count.add(port + Port.drops + Drop.TOO_LARGE * 8, 1);
+        Mappings.giveBack(load<u32>(port, Port.mapping), p, segments);
+      }
+      i += segments;
+      f++;
     }
-    changetype<D>(0).publish(vq);
   }
 
   static giveBackMapped(port: usize, from: usize, n: u32): void {
@@ -171,23 +166,14 @@ export class Vhost {
   }
 
   /** IOVTee hit (R4): the frame lies where the guest wants it; only the header and the used ring are written. */
-  @inline static handOver<D extends SplitDevice>(
-    port: usize,
-    vq: usize,
-    from: usize,
-    n: u32,
-    spare: usize,
-  ): void {
-    let bytes: u64 = 0;
+  @inline static handOver<D extends SplitDevice>(port: usize, vq: usize, from: usize, n: u32): void {
+    let bytes: u32 = 0;
     for (let i: u32 = 0; i < n; i++) {
-      const d = v128.load(from + i * Packet.SIZE);
-      const len = Desc.len(d);
-      bytes += len;
-      Vhost.header(Desc.addr(d) - NetHeader.SIZE, 1);
-      const used = i16x8.replace_lane(i16x8.replace_lane(d, 2, <i16>(len + NetHeader.SIZE)), 7, 1);
-      v128.store(spare + i * Packet.SIZE, used);
+      const low = load<u64>(from + i * Packet.SIZE);
+      bytes += <u32>(low >> 32) & 0xffff;
+      Vhost.header(<usize>(<u32>low) - NetHeader.SIZE, 1);
     }
-    changetype<D>(0).complete(vq, spare, n, true);
+    changetype<D>(0).complete(vq, from, n, true, true);
     Mappings.countHits(load<u32>(port, Port.mapping), n);
     Count.add(port + Port.txPackets, n);
     Count.add(port + Port.txBytes, bytes);
@@ -213,7 +199,26 @@ export class Vhost {
     Count.add(port + Port.txBytes, Desc.bytes(from, segments));
   }
 
-  /** Copies single-segment frames into plain buffers; returns how many, short of the first that needs more. */
+  /** Copies frames of one segment: into plain buffers while there are any, else into whatever there is. */
+  static copyRun<D extends SplitDevice>(
+    port: usize,
+    vq: usize,
+    from: usize,
+    n: u32,
+    headers: usize,
+    spare: usize,
+  ): void {
+    while (n) {
+      const done = Vhost.copySingles<D>(port, vq, from, n, headers, spare);
+      if (done == n) return;
+      Vhost.copyOne<D>(port, vq, from + done * Packet.SIZE, 1, headers + done * 16, spare);
+      n -= done + 1;
+      from += (done + 1) * Packet.SIZE;
+      headers += (done + 1) * 16;
+    }
+  }
+
+  /** Copies frames into plain buffers; returns how many, short of the first that needs more. */
   @inline static copySingles<D extends SplitDevice>(
     port: usize,
     vq: usize,
@@ -225,32 +230,33 @@ export class Vhost {
     const device = changetype<D>(0);
     const mapping: usize = load<u32>(port, Port.mapping);
     const parked = mapping ? Mappings.take(mapping, spare, n) : 0;
-    const got = parked == n ? n : parked + device.take(vq, spare + parked * Packet.SIZE, n - parked, true);
-    let bytes: u64 = 0;
-    let i: u32 = 0;
-    for (; i < got; i++) {
-      const b = spare + i * Packet.SIZE;
-      const d = v128.load(b);
-      const s = v128.load(from + i * Packet.SIZE);
-      const len = Desc.len(s);
-      if (len + NetHeader.SIZE > Desc.len(d)) break;
-      const to: usize = Desc.addr(d);
-      store<u64>(to, 0);
-      store<u32>(to, 1 << 16, 8);
-      Copy.frame(to + NetHeader.SIZE, Desc.addr(s), len, v128.load(headers + i * 16));
-      store<u16>(b, <u16>(len + NetHeader.SIZE), Packet.len);
-      bytes += len;
-    }
-    device.complete(vq, spare, i, true);
-    if (i < got) {
-      const kept = max(i, parked);
+    const got = parked == n ? n : parked + device.take(vq, spare + parked * Packet.SIZE, n - parked, true, 0);
+    const fit = Vhost.writeHeaders(spare, from, got);
+    const bytes = Copy.frames(spare, NetHeader.SIZE, from, fit, headers);
+    device.complete(vq, spare, fit, true);
+    if (fit < got) {
+      const kept = max(fit, parked);
       device.untake(vq, spare + kept * Packet.SIZE, got - kept);
-      if (i < parked) Mappings.untake(mapping, parked - i);
+      if (fit < parked) Mappings.untake(mapping, parked - fit);
     }
-    Count.add(port + Port.txPackets, i);
+    Count.add(port + Port.txPackets, fit);
     Count.add(port + Port.txBytes, bytes);
-    Count.add(port + Port.copies, i);
+    Count.add(port + Port.copies, fit);
     Count.add(port + Port.copiedBytes, bytes);
+    return fit;
+  }
+
+  /** Net headers into the buffers at `to`, as far as the frames at `from` fit them; returns how many do. */
+  @inline static writeHeaders(to: usize, from: usize, n: u32): u32 {
+    let i: u32 = 0;
+    for (; i < n; i++) {
+      const d = load<u64>(to);
+      if (<u32>load<u16>(from, Packet.len) + NetHeader.SIZE > <u32>(d >> 32)) break;
+      store<u64>(<usize>(<u32>d), 0);
+      store<u32>(<usize>(<u32>d), 1 << 16, 8);
+      to += Packet.SIZE;
+      from += Packet.SIZE;
+    }
     return i;
   }
 

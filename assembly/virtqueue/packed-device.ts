@@ -5,7 +5,7 @@
  * that goes through the ring in order sees none of the burst before all of it.
  */
 import { Count } from "../count";
-import { DescFlag, Feature, PackedDesc, PackedEvent, Packet, Refusal, Virtqueue } from "../layout";
+import { DescFlag, Feature, NetHeader, PackedDesc, PackedEvent, Packet, Refusal, Virtqueue } from "../layout";
 import { Desc } from "../packet";
 import { Sync } from "../sync";
 import { Device } from "./device";
@@ -21,42 +21,45 @@ export class PackedDevice {
     return flags == (wrap ? <u32>DescFlag.AVAIL : <u32>DescFlag.USED);
   }
 
-  /** Up to `max` buffers that are one plain descriptor each; stops before the first that isn't. */
-  take(vq: usize, to: usize, max: u32, writable: bool): u32 {
+  /** As `SplitDevice.take`. */
+  take(vq: usize, to: usize, max: u32, writable: bool, owner: u32, skip: u32 = 0, port: u32 = 0): u32 {
     const desc: usize = load<u32>(vq, Virtqueue.desc);
     const size = load<u32>(vq, Virtqueue.size);
     const limit = <u64>load<u32>(vq, Virtqueue.limit);
-    const base = load<u32>(vq, Virtqueue.base);
-    const id = load<u32>(vq, Virtqueue.id);
+    const base = load<u32>(vq, Virtqueue.base) + skip;
+    const blank = Desc.make(0, 0, 0, owner, 0, port, 1);
     const taken = load<u32>(vq, Virtqueue.taken);
     const wanted: u32 = writable ? DescFlag.WRITE : 0;
+    const least = Device.leastBytes(skip);
+    const range = Device.mostBytes(skip) - least;
     let position = load<u32>(vq, Virtqueue.avail);
     let wrap = load<u32>(vq, Virtqueue.availWrap);
+    let available: u32 = wrap ? DescFlag.AVAIL : DescFlag.USED;
+    const room = min(max, size - min(taken, size));
     let i: u32 = 0;
-    for (; i < max; i++) {
+    for (; i < room; i++) {
       const p = desc + position * PackedDesc.SIZE;
-      if (!this.isAvailable(p, wrap)) break;
-      if (taken + i >= size) {
-        Device.refuse(vq, Refusal.AVAIL_JUMP);
-        break;
-      }
-      const d = v128.load(p);
-      const addr = i64x2.extract_lane(d, 0);
-      const len = <u32>i32x4.extract_lane(d, 2);
-      const flags = <u32>i16x8.extract_lane_u(d, 7) & ~AVAIL_USED;
-      if (flags != wanted || len - 1 >= 0xffff || <u64>addr > limit - len) break;
-      v128.store(
-        to + i * Packet.SIZE,
-        Desc.make(base + <u32>addr, len, 0, id, i16x8.extract_lane_u(d, 6), 0, 1),
-      );
+      const flags = <u32>Sync.load<u16>(p + PackedDesc.flags);
+      if ((flags & AVAIL_USED) != available) break;
+      const addr = load<u64>(p);
+      const rest = load<u64>(p, PackedDesc.len);
+      const len = <u32>rest;
+      if ((flags & ~AVAIL_USED) != wanted || len - least > range || addr > limit - len) break;
+      const d = i16x8.replace_lane(i32x4.replace_lane(blank, 0, base + <u32>addr), 2, <i16>(len - skip));
+      v128.store(to, i16x8.replace_lane(d, 5, <i16>(rest >> 32)));
+      to += Packet.SIZE;
       if (++position == size) {
         position = 0;
         wrap ^= 1;
+        available ^= AVAIL_USED;
       }
     }
     store<u32>(vq, position, Virtqueue.avail);
     store<u32>(vq, wrap, Virtqueue.availWrap);
     store<u32>(vq, taken + i, Virtqueue.taken);
+    if (i == room && i < max && this.isAvailable(desc + position * PackedDesc.SIZE, wrap)) {
+      Device.refuse(vq, Refusal.AVAIL_JUMP);
+    }
     return i;
   }
 
@@ -137,20 +140,21 @@ export class PackedDevice {
   }
 
   /**
-   * Writes a used descriptor for each of `n` buffers (2.8.4), and skips as many as the buffer took.
+   * As `SplitDevice.complete`: a used descriptor for each buffer (2.8.4), and as many skipped as the buffer took.
    * The first one's flags wait for `publish`.
    */
-  complete(vq: usize, from: usize, n: u32, written: bool): void {
+  complete(vq: usize, from: usize, n: u32, written: bool, mapped: bool = false): void {
     const ring: usize = load<u32>(vq, Virtqueue.desc);
     const size = load<u32>(vq, Virtqueue.size);
     let position = load<u32>(vq, Virtqueue.used);
     let wrap = load<u32>(vq, Virtqueue.usedWrap);
     let pending = load<u32>(vq, Virtqueue.pending);
+    const header: u32 = mapped ? NetHeader.SIZE : 0;
     let given: u32 = 0;
     for (let i: u32 = 0; i < n; i++) {
-      const len = written ? <u32>load<u16>(from, Packet.len) : 0;
+      const len = written ? <u32>load<u16>(from, Packet.len) + header : 0;
       const id = load<u16>(from, Packet.index);
-      const descriptors = <u32>load<u16>(from, Packet.mark);
+      const descriptors = mapped ? 1 : <u32>load<u16>(from, Packet.mark);
       const flags = (wrap ? AVAIL_USED : 0) | (len ? <u32>DescFlag.WRITE : 0);
       const d = ring + position * PackedDesc.SIZE;
       if (!(pending + given)) {

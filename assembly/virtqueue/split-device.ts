@@ -7,6 +7,7 @@ import { Count } from "../count";
 import {
   DescFlag,
   Feature,
+  NetHeader,
   Packet,
   Refusal,
   RING_FLAG_NO_EVENT,
@@ -40,29 +41,42 @@ export class SplitDevice {
     return n;
   }
 
-  /** Up to `max` buffers that are one plain descriptor each; stops before the first that isn't. */
-  take(vq: usize, to: usize, max: u32, writable: bool): u32 {
+  /**
+   * Up to `max` buffers that are one plain descriptor each; stops before the first that isn't. Of a buffer that
+   * the device reads, the net header in front is left out (`skip`), and what isn't a frame's length is left to
+   * `takeChain`. `owner` and `port`: what the descriptors are stamped with.
+   */
+  take(vq: usize, to: usize, max: u32, writable: bool, owner: u32, skip: u32 = 0, port: u32 = 0): u32 {
     const n = min(SplitDevice.available(vq, max), max);
-    const driver = load<u32>(vq, Virtqueue.driver) + SplitAvail.ring;
+    if (!n) return 0;
+    const ring = load<u32>(vq, Virtqueue.driver) + SplitAvail.ring;
     const desc: usize = load<u32>(vq, Virtqueue.desc);
-    const size = load<u32>(vq, Virtqueue.size);
+    const mask = load<u32>(vq, Virtqueue.size) - 1;
     const limit = <u64>load<u32>(vq, Virtqueue.limit);
-    const base = load<u32>(vq, Virtqueue.base);
-    const id = load<u32>(vq, Virtqueue.id);
+    const base = load<u32>(vq, Virtqueue.base) + skip;
+    const blank = Desc.make(0, 0, 0, owner, 0, port, 1);
     const next = load<u32>(vq, Virtqueue.avail);
     const wanted: u32 = writable ? DescFlag.WRITE : 0;
+    const least = Device.leastBytes(skip);
+    const range = Device.mostBytes(skip) - least;
     let i: u32 = 0;
-    for (; i < n; i++) {
-      const head = <u32>load<u16>(driver + ((next + i) & (size - 1)) * 2);
-      if (head >= size) break;
-      const d = v128.load(desc + head * SplitDesc.SIZE);
-      const addr = i64x2.extract_lane(d, 0);
-      const len = <u32>i32x4.extract_lane(d, 2);
-      const flags = <u32>i16x8.extract_lane_u(d, 6);
-      // len - 1 >= 0xffff: empty, or longer than a packet descriptor can say. A region is a page at least.
-      if (flags != wanted || len - 1 >= 0xffff || <u64>addr > limit - len) break;
-      v128.store(to + i * Packet.SIZE, Desc.make(base + <u32>addr, len, 0, id, head, 0, 1));
-    }
+    // One way out of the loop, at its end: engines take what doesn't change out of such loops only.
+    do {
+      const head = <u32>load<u16>(ring + ((next + i) & mask) * 2);
+      const p = desc + (head & mask) * SplitDesc.SIZE;
+      const addr = load<u64>(p);
+      const rest = load<u64>(p, SplitDesc.len);
+      const len = <u32>rest;
+      const d = i16x8.replace_lane(i32x4.replace_lane(blank, 0, base + <u32>addr), 2, <i16>(len - skip));
+      v128.store(to, i16x8.replace_lane(d, 5, <i16>head));
+      const bad =
+        <u32>(head > mask) |
+        <u32>((<u32>(rest >> 32) & 0xffff) != wanted) |
+        <u32>(len - least > range) |
+        <u32>(addr > limit - len);
+      if (bad) break;
+      to += Packet.SIZE;
+    } while (++i < n);
     store<u32>(vq, next + i, Virtqueue.avail);
     store<u32>(vq, load<u32>(vq, Virtqueue.taken) + i, Virtqueue.taken);
     return i;
@@ -130,20 +144,22 @@ export class SplitDevice {
 
   /**
    * Puts `n` buffers on the used ring (2.7.8); `len` of each is the bytes written to it when `written`.
+   * `mapped`: each is a frame in one buffer, and the net header stands in front of it uncounted.
    * The driver doesn't see them before `publish`.
    */
-  complete(vq: usize, from: usize, n: u32, written: bool): void {
+  complete(vq: usize, from: usize, n: u32, written: bool, mapped: bool = false): void {
+    if (!n) return;
     const ring = load<u32>(vq, Virtqueue.device) + SplitUsed.ring;
     const mask = load<u32>(vq, Virtqueue.size) - 1;
     const used = load<u32>(vq, Virtqueue.used);
-    for (let i: u32 = 0; i < n; i++) {
-      const len = written ? <u64>load<u16>(from, Packet.len) : 0;
-      store<u64>(
-        ring + ((used + i) & mask) * SplitUsed.ELEMENT,
-        <u64>load<u16>(from, Packet.index) | (len << 32),
-      );
+    const counted: u64 = written ? 0xffff : 0;
+    const header: u64 = mapped ? NetHeader.SIZE : 0;
+    let at = used;
+    do {
+      const len = (<u64>load<u16>(from, Packet.len) & counted) + header;
+      store<u64>(ring + (at & mask) * SplitUsed.ELEMENT, <u64>load<u16>(from, Packet.index) | (len << 32));
       from += Packet.SIZE;
-    }
+    } while (++at != used + n);
     store<u32>(vq, used + n, Virtqueue.used);
     store<u32>(vq, load<u32>(vq, Virtqueue.taken) - n, Virtqueue.taken);
   }

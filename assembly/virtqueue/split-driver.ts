@@ -18,6 +18,9 @@ import { Sync } from "../sync";
 import { Device } from "./device";
 import { Drivers } from "./driver";
 
+/** PacketFlag.MORE in the low half of a packet descriptor. */
+const MORE: u64 = (<u64>PacketFlag.MORE) << 48;
+
 @final
 @unmanaged
 export class SplitDriver {
@@ -31,33 +34,38 @@ export class SplitDriver {
     const ring = load<u32>(drv, Driver.driver) + SplitAvail.ring;
     const mask = load<u32>(drv, Driver.size) - 1;
     const base = load<u32>(drv, Driver.base);
-    const direction: u32 = writable ? DescFlag.WRITE : 0;
+    const shadow: usize = load<u32>(drv, Driver.shadow);
+    const freeIds: usize = load<u32>(drv, Driver.freeIds);
+    const inOrder = Drivers.inOrder(drv);
+    const direction = (<u64>(writable ? DescFlag.WRITE : 0)) << 32;
+    let free = load<u32>(drv, Driver.freeCount);
     let avail = load<u32>(drv, Driver.avail);
     let done: u32 = 0;
     while (done < n) {
-      const p = from + done * Packet.SIZE;
-      const d = v128.load(p);
-      let head: u32;
-      if (!(Desc.flags(d) & PacketFlag.MORE)) {
-        if (!load<u32>(drv, Driver.freeCount)) break;
-        head = Drivers.allocId(drv);
-        const high = <u64>Desc.len(d) | ((<u64>direction) << 32);
-        v128.store(
-          table + head * SplitDesc.SIZE,
-          i64x2.replace_lane(i64x2.splat(Desc.addr(d) - base), 1, high),
-        );
-        v128.store(Drivers.shadow(drv, head), d);
-        done++;
-      } else {
-        const segments = Desc.segments(p, n - done);
-        const id = SplitDriver.postMany(drv, p, segments, direction);
-        if (id < 0) break;
-        head = id;
-        done += segments;
+      // Frames of one segment, without a call; ids are handed out in turn under IN_ORDER, else the last freed first.
+      if (free && !inOrder) {
+        const end = done + min(free, n - done);
+        do {
+          const d = v128.load(from + done * Packet.SIZE);
+          const low = <u64>i64x2.extract_lane(d, 0);
+          if (low & MORE) break;
+          const head = <u32>load<u16>(freeIds + --free * 2);
+          const addr = i64x2.splat(<u32>low - base);
+          v128.store(table + head * SplitDesc.SIZE, i64x2.replace_lane(addr, 1, (low >> 32) | direction));
+          v128.store(shadow + head * Packet.SIZE, d);
+          store<u16>(ring + (avail++ & mask) * 2, <u16>head);
+        } while (++done != end);
       }
-      store<u16>(ring + (avail & mask) * 2, <u16>head);
-      avail++;
+      if (done == n) break;
+      const segments = Desc.segments(from + done * Packet.SIZE, n - done);
+      store<u32>(drv, free, Driver.freeCount);
+      const id = SplitDriver.postMany(drv, from + done * Packet.SIZE, segments, <u32>(direction >> 32));
+      if (id < 0) break;
+      free = load<u32>(drv, Driver.freeCount);
+      store<u16>(ring + (avail++ & mask) * 2, <u16>id);
+      done += segments;
     }
+    store<u32>(drv, free, Driver.freeCount);
     store<u32>(drv, avail, Driver.avail);
     return done;
   }
@@ -66,7 +74,11 @@ export class SplitDriver {
   static postMany(drv: usize, from: usize, n: u32, direction: u32): i32 {
     const table: usize = load<u32>(drv, Driver.desc);
     const base = load<u32>(drv, Driver.base);
-    if (load<u32>(drv, Driver.indirect) && n <= min<u32>(INDIRECT_ENTRIES, load<u32>(drv, Driver.size))) {
+    if (
+      n > 1 &&
+      load<u32>(drv, Driver.indirect) &&
+      n <= min<u32>(INDIRECT_ENTRIES, load<u32>(drv, Driver.size))
+    ) {
       if (!load<u32>(drv, Driver.freeCount)) return -1;
       const id = Drivers.allocId(drv);
       const list = Drivers.putIndirect(drv, id, from, n, direction, false);
@@ -119,48 +131,90 @@ export class SplitDriver {
   used(drv: usize, to: usize, max: u32): u32 {
     const device: usize = load<u32>(drv, Driver.device);
     const mask = load<u32>(drv, Driver.size) - 1;
-    const inOrder = Drivers.inOrder(drv);
-    let last = load<u32>(drv, Driver.lastUsed);
-    let left = <u32>(<u16>(Sync.load<u16>(device + SplitUsed.idx) - last));
+    const last = load<u32>(drv, Driver.lastUsed);
+    const left = <u32>(<u16>(Sync.load<u16>(device + SplitUsed.idx) - last));
     if (!left) return 0;
-    let n: u32 = 0;
-    while (left) {
-      const inBatch = inOrder && load<u32>(drv, Driver.inBatch);
-      const element = inBatch
-        ? load<u64>(drv, Driver.batch)
-        : load<u64>(device + SplitUsed.ring + (last & mask) * SplitUsed.ELEMENT);
-      let id = <u32>element;
-      let len = <u32>(element >> 32);
-      if (!Drivers.outstanding(drv, id)) {
-        Drivers.countBadUsed(drv);
-        last++;
-        left--;
-        continue;
-      }
-      if (inOrder && id != load<u32>(drv, Driver.oldest)) {
-        // 2.7.9: a batch, told by its last buffer; those before it were used completely.
-        id = load<u32>(drv, Driver.oldest);
-        len = u32.MAX_VALUE;
-      }
-      let after = id;
-      if (inOrder) for (let k = Drivers.chainLength(drv, id); k; k--) after = Drivers.following(drv, after);
-      const some = Drivers.release(drv, id, len, to + n * Packet.SIZE, max - n);
-      if (!some) break;
-      if (inOrder) {
-        store<u32>(drv, after, Driver.oldest);
-        store<u64>(drv, element, Driver.batch);
-        store<u32>(drv, id != <u32>element ? 1 : 0, Driver.inBatch);
-      }
-      n += some;
-      last++;
-      left--;
-    }
-    store<u32>(drv, last, Driver.lastUsed);
+    const n = Drivers.inOrder(drv)
+      ? SplitDriver.usedInOrder(drv, to, max, left)
+      : SplitDriver.usedAnyOrder(drv, to, max, left);
     if (load<u32>(drv, Driver.features) & Feature.EVENT_IDX) {
+      const now = load<u32>(drv, Driver.lastUsed);
       // Polling: an event index that was passed already. Else: notify at the next used buffer.
-      const event = load<u32>(drv, Driver.polls) ? last - 1 : last;
+      const event = load<u32>(drv, Driver.polls) ? now - 1 : now;
       Sync.store<u16>(load<u32>(drv, Driver.driver) + SplitAvail.ring + (mask + 1) * 2, <u16>event);
     }
+    return n;
+  }
+
+  @inline static usedAnyOrder(drv: usize, to: usize, max: u32, left: u32): u32 {
+    const ring: usize = load<u32>(drv, Driver.device) + SplitUsed.ring;
+    const mask = load<u32>(drv, Driver.size) - 1;
+    const shadow: usize = load<u32>(drv, Driver.shadow);
+    const freeIds: usize = load<u32>(drv, Driver.freeIds);
+    const writable = load<u32>(drv, Driver.writable);
+    let free = load<u32>(drv, Driver.freeCount);
+    let last = load<u32>(drv, Driver.lastUsed);
+    let n: u32 = 0;
+    const end = last + left;
+    while (last != end && n < max) {
+      // Buffers of one segment, without a call.
+      do {
+        const element = load<u64>(ring + (last & mask) * SplitUsed.ELEMENT);
+        const s = shadow + (<u32>element & mask) * Packet.SIZE;
+        const d = v128.load(s);
+        const low = <u64>i64x2.extract_lane(d, 0);
+        const known = <u32>(<u32>element <= mask) & <u32>(low >> 48 == 0) & <u32>(<u32>low != 0);
+        if (!known) break;
+        const len = writable ? min(element >> 32, low >> 32) : low >> 32;
+        v128.store(to + n * Packet.SIZE, i16x8.replace_lane(d, 2, <i16>len));
+        store<u32>(s, 0, Packet.addr);
+        store<u16>(freeIds + free++ * 2, <u16>element);
+        n++;
+        last++;
+      } while (last != end && n < max);
+      if (last == end || n == max) break;
+      const id = load<u32>(ring + (last & mask) * SplitUsed.ELEMENT);
+      if (Drivers.outstanding(drv, id)) {
+        store<u32>(drv, free, Driver.freeCount);
+        const some = Drivers.releaseMany(drv, id, to + n * Packet.SIZE, max - n);
+        if (!some) break;
+        free = load<u32>(drv, Driver.freeCount);
+        n += some;
+      } else Drivers.countBadUsed(drv);
+      last++;
+    }
+    store<u32>(drv, free, Driver.freeCount);
+    store<u32>(drv, last, Driver.lastUsed);
+    return n;
+  }
+
+  /** 2.7.9: a used element may tell of a batch by its last buffer; those before it were used completely. */
+  static usedInOrder(drv: usize, to: usize, max: u32, left: u32): u32 {
+    const ring: usize = load<u32>(drv, Driver.device) + SplitUsed.ring;
+    const mask = load<u32>(drv, Driver.size) - 1;
+    let last = load<u32>(drv, Driver.lastUsed);
+    let n: u32 = 0;
+    for (; left; left--, last++) {
+      const element = load<u32>(drv, Driver.inBatch)
+        ? load<u64>(drv, Driver.batch)
+        : load<u64>(ring + (last & mask) * SplitUsed.ELEMENT);
+      if (!Drivers.outstanding(drv, <u32>element)) {
+        Drivers.countBadUsed(drv);
+        continue;
+      }
+      const id = load<u32>(drv, Driver.oldest);
+      const ends = id == <u32>element;
+      let after = id;
+      for (let k = Drivers.chainLength(drv, id); k; k--) after = Drivers.following(drv, after);
+      const len = ends ? <u32>(element >> 32) : u32.MAX_VALUE;
+      const some = Drivers.release(drv, id, len, to + n * Packet.SIZE, max - n);
+      if (!some) break;
+      store<u32>(drv, after, Driver.oldest);
+      store<u64>(drv, element, Driver.batch);
+      store<u32>(drv, ends ? 0 : 1, Driver.inBatch);
+      n += some;
+    }
+    store<u32>(drv, last, Driver.lastUsed);
     return n;
   }
 }

@@ -7,6 +7,7 @@
 import { Checksum } from "../../assembly/checksum";
 import { Copy } from "../../assembly/copy";
 import { Toeplitz } from "../../assembly/hash";
+import { Virtqueue } from "../../assembly/layout";
 import { Macs } from "../../assembly/mactable";
 import { Mempool } from "../../assembly/mempool";
 import { Parse } from "../../assembly/parse";
@@ -53,8 +54,8 @@ export function deviceStart(vq: usize, desc: u64, driver: u64, device: u64, size
   return Device.start(vq, desc, driver, device, size, features);
 }
 export function take(packed: bool, vq: usize, to: usize, max: u32, writable: bool): u32 {
-  if (packed) return changetype<PackedDevice>(0).take(vq, to, max, writable);
-  return changetype<SplitDevice>(0).take(vq, to, max, writable);
+  if (packed) return changetype<PackedDevice>(0).take(vq, to, max, writable, load<u32>(vq, Virtqueue.id));
+  return changetype<SplitDevice>(0).take(vq, to, max, writable, load<u32>(vq, Virtqueue.id));
 }
 export function takeChain(packed: bool, vq: usize, to: usize, writable: bool): i32 {
   if (packed) return changetype<PackedDevice>(0).takeChain(vq, to, writable);
