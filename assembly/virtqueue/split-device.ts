@@ -70,10 +70,10 @@ export class SplitDevice {
       const d = i16x8.replace_lane(i32x4.replace_lane(blank, 0, base + <u32>addr), 2, <i16>(len - skip));
       v128.store(to, i16x8.replace_lane(d, 5, <i16>head));
       const bad =
-        <u32>(head > mask) |
-        <u32>((<u32>(rest >> 32) & 0xffff) != wanted) |
-        <u32>(len - least > range) |
-        <u32>(addr > limit - len);
+        u32(head > mask) |
+        u32((<u32>(rest >> 32) & 0xffff) != wanted) |
+        u32(len - least > range) |
+        u32(addr > limit - len);
       if (bad) break;
       to += Packet.SIZE;
     } while (++i < n);

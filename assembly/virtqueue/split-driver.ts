@@ -163,7 +163,7 @@ export class SplitDriver {
         const s = shadow + (<u32>element & mask) * Packet.SIZE;
         const d = v128.load(s);
         const low = <u64>i64x2.extract_lane(d, 0);
-        const known = <u32>(<u32>element <= mask) & <u32>(low >> 48 == 0) & <u32>(<u32>low != 0);
+        const known = u32(<u32>element <= mask) & u32(low >> 48 == 0) & u32(<u32>low != 0);
         if (!known) break;
         const len = writable ? min(element >> 32, low >> 32) : low >> 32;
         v128.store(to + n * Packet.SIZE, i16x8.replace_lane(d, 2, <i16>len));
