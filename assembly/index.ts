@@ -6,74 +6,26 @@ import { Objects } from "./directory";
 import { Gen } from "./generator";
 import { Guests } from "./guest";
 import { Mappings } from "./iovtee";
-import { Virtqueue } from "./layout";
+import { RxQueue, Virtqueue } from "./layout";
 import { Lcores } from "./lcore";
 import { Macs } from "./mactable";
 import { Mempool } from "./mempool";
 import { Card, Pmd } from "./nic";
 import { Rings } from "./ring";
-import { Setup } from "./setup";
 import { Switching } from "./switch";
 import { Device } from "./virtqueue/device";
 
-// Set-up. Those that make an object return its id, 0 when there is no memory left.
+// Set-up. Objects are allocated here and written by the host (src/core, src/roles), at the offsets of layout.ts.
 
 export function init(bytes: u32): void {
   Objects.init(bytes);
 }
+/** Zeros in the directory; returns the object's id, 0 when there is no memory left. */
 export function alloc(kind: u32, size: u32, alignment: u32, parent: u32): u32 {
   return Objects.alloc(kind, size, alignment, parent);
 }
 export function free(id: u32): void {
   Objects.free(id);
-}
-export function createRing(slots: u32, kind: u32): u32 {
-  return Setup.ring(slots, kind, 0);
-}
-export function createPool(count: u32, room: u32): u32 {
-  return Setup.pool(count, room);
-}
-export function createNic(queues: u32, rxSize: u32, txSize: u32, filters: u32, poolId: u32): u32 {
-  return Setup.nic(queues, rxSize, txSize, filters, poolId);
-}
-export function createRxQueue(nic: usize, size: u32, poolId: u32, mappingId: u32): u32 {
-  return Setup.rxQueue(nic, size, poolId, mappingId);
-}
-export function createGenerator(sizes: u32, mixLength: u32, destinations: u32, frameRoom: u32): u32 {
-  return Setup.generator(sizes, mixLength, destinations, frameRoom);
-}
-export function createSwitch(macs: u32, burst: u32, ageing: u32, poolId: u32): u32 {
-  return Setup.sw(macs, burst, ageing, poolId);
-}
-export function createPort(sw: usize, kind: u32, to: u32, from: u32, mapping: u32): u32 {
-  return Setup.port(sw, kind, to, from, mapping);
-}
-export function createVirtqueue(regionId: u32): u32 {
-  return Setup.virtqueue(regionId);
-}
-export function createMapping(virtqueue: usize, size: u32, onEmpty: u32, scrub: u32): u32 {
-  return Setup.mapping(virtqueue, size, onEmpty, scrub);
-}
-export function createGuest(
-  regionId: u32,
-  rxq: usize,
-  txq: usize,
-  size: u32,
-  features: u32,
-  polls: u32,
-  headroom: u32,
-  bufferSize: u32,
-): u32 {
-  return Setup.guest(regionId, rxq, txq, size, features, polls, headroom, bufferSize);
-}
-export function createRules(guest: usize, n: u32): u32 {
-  return Setup.rules(guest, n);
-}
-export function createLcore(): u32 {
-  return Setup.lcore();
-}
-export function addPoller(lcore: usize, kind: u32, addr: u32): bool {
-  return Lcores.add(lcore, kind, addr);
 }
 /** Static entry: of a switch (value: port) or of a NIC's filters (value: queue | mark << 16). */
 export function setMac(table: usize, mac: u64, vlan: u32, value: u32): bool {
@@ -140,6 +92,10 @@ export function txDescriptor(nic: usize, i: u32): usize {
 }
 export function transmitted(nic: usize, n: u32): void {
   Card.transmitted(nic, n);
+}
+/** Buffers from its pool for each free descriptor of a receive queue. */
+export function refillRxQueue(queue: usize, lcore: u32): void {
+  Pmd.refill(queue, lcore, load<u32>(queue, RxQueue.mask) + 1);
 }
 export function flushNic(nic: usize): void {
   Card.flush(nic);

@@ -26,20 +26,6 @@ const SMALLEST: u32 = NetHeader.SIZE + 60;
 const RESERVE: u32 = 8;
 
 export class Mappings {
-  static bytes(size: u32): u32 {
-    return Mapping.pring + 2 * size * Packet.SIZE;
-  }
-
-  /** `size`: slots of the PRing, a power of two that holds all descriptors of the virtqueue. */
-  static init(m: usize, id: u32, virtqueue: u32, queue: u32, size: u32, onEmpty: u32, scrub: u32): void {
-    store<u32>(m, id, Mapping.id);
-    store<u32>(m, virtqueue, Mapping.virtqueue);
-    store<u32>(m, queue, Mapping.queue);
-    store<u32>(m, size - 1, Mapping.mask);
-    store<u32>(m, onEmpty, Mapping.onEmpty);
-    store<u32>(m, scrub, Mapping.scrub);
-  }
-
   @inline static count(m: usize): u32 {
     return load<u32>(m, Mapping.tail) - load<u32>(m, Mapping.head);
   }

@@ -107,8 +107,13 @@ export enum PacketFlag {
   DONE = 2,
 }
 
+/** Entries of the indirection table of RSS. */
+export const RSS_TABLE_SIZE = 128;
+
 /** Longest frame that is carried, in bytes without FCS: a 9000-byte MTU, its header and two tags. */
 export const FRAME_MAX = 9022;
+/** Bytes kept for one frame where frames lie side by side: the longest and one more, in whole lines. */
+export const FRAME_ROOM = 9088;
 /** Shortest: an Ethernet header. */
 export const FRAME_MIN = 14;
 /** Most segments that one frame can have: as many as the longest virtqueue has descriptors. */
@@ -198,7 +203,7 @@ export enum Nic {
   /** Queues 0 .. rssQueues-1 share what no filter names, by the RSS hash. */
   rssQueues = 28,
   rssKey = 32,
-  /** u8[128] indirection table. */
+  /** u8[RSS_TABLE_SIZE] indirection table. */
   rssTable = 36,
   /** Scratch for the card's parser: a flow key and its RSS input. */
   scratch = 128,
@@ -528,9 +533,6 @@ export enum Guest {
   /** Table of the function's own (firewall rules), its length. */
   table = 48,
   tableLength = 52,
-  /** Frames are handed to JavaScript instead: ring of packets in, ring of packets out. */
-  toHost = 56,
-  fromHost = 60,
   mac = 64,
   /** MAC address that every sent frame goes to, or 0: the next guest of a chain. */
   nextHop = 72,
@@ -554,8 +556,6 @@ export enum GuestFunction {
   L2FWD = 2,
   ECHO = 3,
   FIREWALL = 4,
-  /** The burst goes to JavaScript. */
-  HOST = 5,
 }
 
 /** A firewall rule: first match wins. Fields are compared under their masks; ports are ranges. */
@@ -596,16 +596,12 @@ export enum Mapping {
   head = 24,
   tail = 28,
   active = 32,
-  /** Guest buffers that the NIC holds. */
-  inNic = 36,
-  inFlight = 40,
   port = 44,
   hits = 64,
   misses = 72,
   scrubbedBytes = 80,
   hostBuffers = 88,
   unmappable = 96,
-  returned = 104,
   pring = 128,
 }
 
@@ -757,9 +753,15 @@ export enum Lcore {
   count = 4,
   pollers = 64,
   POLLERS_MAX = 2048,
-  /** Each poller: Kind, address. */
-  POLLER = 8,
-  SIZE = 16448,
+  SIZE = 16448, // pollers + POLLERS_MAX * Poller.SIZE
+}
+
+/** One of an lcore's pollers. */
+export enum Poller {
+  /** Kind.SWITCH or Kind.GUEST. */
+  kind = 0,
+  addr = 4,
+  SIZE = 8,
 }
 
 /** `Port.takes` of a port that takes no buffer as it is. */

@@ -1,6 +1,6 @@
 /** An lcore: its pollers, run to completion one after the other (layout: `Lcore`). */
 import { Guests } from "./guest";
-import { Kind, Lcore } from "./layout";
+import { Kind, Lcore, Poller } from "./layout";
 import { Switching } from "./switch";
 
 export class Lcores {
@@ -9,9 +9,9 @@ export class Lcores {
     const n = load<u32>(lcore, Lcore.count);
     let moved: u32 = 0;
     for (let i: u32 = 0; i < n; i++) {
-      const p = lcore + Lcore.pollers + i * Lcore.POLLER;
-      const addr: usize = load<u32>(p, 4);
-      moved += load<u32>(p) == Kind.SWITCH ? Switching.poll(addr) : Guests.poll(addr);
+      const p = lcore + Lcore.pollers + i * Poller.SIZE;
+      const addr: usize = load<u32>(p, Poller.addr);
+      moved += load<u32>(p, Poller.kind) == Kind.SWITCH ? Switching.poll(addr) : Guests.poll(addr);
     }
     return moved;
   }
@@ -25,15 +25,5 @@ export class Lcores {
       moved += some;
     }
     return moved;
-  }
-
-  static add(lcore: usize, kind: u32, addr: u32): bool {
-    const n = load<u32>(lcore, Lcore.count);
-    if (n == Lcore.POLLERS_MAX) return false;
-    const p = lcore + Lcore.pollers + n * Lcore.POLLER;
-    store<u32>(p, kind);
-    store<u32>(p, addr, 4);
-    store<u32>(lcore, n + 1, Lcore.count);
-    return true;
   }
 }

@@ -7,14 +7,6 @@ import { MacEntry, MacTable } from "./layout";
 
 export class Macs {
   /** Entries are a power of two, 4 at least. */
-  static bytes(entries: u32): u32 {
-    return MacTable.entries + entries * MacEntry.SIZE;
-  }
-
-  static init(table: usize, entries: u32): void {
-    store<u32>(table, entries / MacTable.WAYS, MacTable.buckets);
-  }
-
   /** MAC as read from a frame (first byte lowest), and VLAN. */
   @inline static key(mac: u64, vlan: u32): u64 {
     return mac | ((<u64>vlan) << 48) | (1 << 60);

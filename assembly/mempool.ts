@@ -11,26 +11,6 @@ import { Desc } from "./packet";
 import { Rings } from "./ring";
 
 export class Mempool {
-  static bytes(): u32 {
-    return Pool.caches + LCORES_MAX * PoolCache.SIZE;
-  }
-
-  /** All buffers go into the ring. `room`: bytes for a frame behind `headroom` free ones. */
-  static init(pool: usize, id: u32, count: u32, base: u32, headroom: u32, room: u32, ring: u32): void {
-    store<u32>(pool, id, Pool.id);
-    store<u32>(pool, count, Pool.count);
-    store<u32>(pool, headroom + room, Pool.stride);
-    store<u32>(pool, base, Pool.base);
-    store<u32>(pool, headroom, Pool.headroom);
-    store<u32>(pool, room, Pool.room);
-    store<u32>(pool, ring, Pool.ring);
-    const scratch = Mempool.cache(pool, 0) + PoolCache.slots;
-    for (let i: u32 = 0; i < count; i++) {
-      v128.store(scratch, Mempool.descriptor(pool, i));
-      Rings.enqueueBulk(ring, scratch, 1);
-    }
-  }
-
   @inline static cache(pool: usize, lcore: u32): usize {
     return pool + Pool.caches + lcore * PoolCache.SIZE;
   }

@@ -13,7 +13,18 @@
 import { Count } from "./count";
 import { Objects } from "./directory";
 import { Toeplitz } from "./hash";
-import { FRAME_MAX, FRAME_MIN, Kind, MacEntry, Nic, Packet, PacketFlag, RxQueue, TxQueue } from "./layout";
+import {
+  FRAME_MAX,
+  FRAME_MIN,
+  Kind,
+  MacEntry,
+  Nic,
+  Packet,
+  PacketFlag,
+  RSS_TABLE_SIZE,
+  RxQueue,
+  TxQueue,
+} from "./layout";
 import { Macs } from "./mactable";
 import { Mempool } from "./mempool";
 import { Desc } from "./packet";
@@ -49,7 +60,7 @@ export class Card {
     const flow = nic + Nic.scratch;
     if (!Parse.flow(frame, len, flow)) return 0;
     const hash = Toeplitz.flow(load<u32>(nic, Nic.rssKey), flow, flow + 40);
-    return load<u8>(load<u32>(nic, Nic.rssTable) + (hash & 127));
+    return load<u8>(load<u32>(nic, Nic.rssTable) + (hash & (RSS_TABLE_SIZE - 1)));
   }
 
   /**

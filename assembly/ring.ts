@@ -11,16 +11,6 @@ import { Desc } from "./packet";
 import { Sync } from "./sync";
 
 export class Rings {
-  static bytes(slots: u32): u32 {
-    return Ring.slots + slots * Packet.SIZE;
-  }
-
-  /** `slots` must be a power of two; the memory must be zero. */
-  static init(ring: usize, slots: u32, kind: u32): void {
-    store<u32>(ring, slots - 1, Ring.mask);
-    store<u32>(ring, kind, Ring.kind);
-  }
-
   /** Descriptors in the ring, as far as both sides have published. */
   static count(ring: usize): u32 {
     const mpmc = load<u32>(ring, Ring.kind) == RingKind.MPMC;

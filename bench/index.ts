@@ -7,6 +7,9 @@ import { mkdtempSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import Benchmark from "benchmark";
+import { BUFFER_ROOM, Kind, Packet } from "../assembly/layout.ts";
+import { createPool } from "../src/core/pool.ts";
+import { createRing } from "../src/core/ring.ts";
 import { Core, pvp } from "../src/index.ts";
 import { table, verdict } from "../src/report/table.ts";
 
@@ -15,8 +18,8 @@ const BURST = 32;
 /** A ring of 1024 slots, and a burst through it. */
 function ring(core: Core): () => void {
   const { exports } = core;
-  const at = core.made(exports.createRing(1024, 0), "ring");
-  const list = core.made(exports.alloc(1, BURST * 16, 64, 0), "burst");
+  const at = createRing(core, 1024).address;
+  const list = core.place(Kind.BYTES, BURST * Packet.SIZE, "burst").address;
   return () => {
     exports.enqueue(at, list, BURST);
     exports.dequeue(at, list, BURST);
@@ -25,8 +28,8 @@ function ring(core: Core): () => void {
 
 function pool(core: Core): () => void {
   const { exports } = core;
-  const at = core.made(exports.createPool(1024, 2048), "pool");
-  const list = core.made(exports.alloc(1, BURST * 16, 64, 0), "burst");
+  const at = createPool(core, 1024, BUFFER_ROOM).address;
+  const list = core.place(Kind.BYTES, BURST * Packet.SIZE, "burst").address;
   return () => exports.giveBuffers(at, 0, list, exports.takeBuffers(at, 0, list, BURST));
 }
 

@@ -2,6 +2,8 @@
 import fc from "fast-check";
 import { beforeAll, describe, expect, it } from "vitest";
 import { MacEntry, MacTable } from "../assembly/layout.ts";
+import { Access } from "../src/core/access.ts";
+import { initMacTable, macTableBytes } from "../src/core/mac-table.ts";
 import { type Functions, instantiate } from "./harness/harness.ts";
 
 const SEED = 20;
@@ -17,7 +19,7 @@ beforeAll(async () => {
 
 function create(entries: number): void {
   new Uint8Array(memory.buffer, 0, 0x100000).fill(0);
-  call.macsInit!(TABLE, entries);
+  initMacTable(new Access(memory), TABLE, entries);
 }
 const find = (mac: bigint, vlan = 0) => read(call.macsFind!(TABLE, mac, vlan));
 function read(entry: number): { value: number; stamp: number } | undefined {
@@ -113,7 +115,7 @@ describe("MAC table", () => {
   it("writes nothing outside its bytes", () => {
     create(16);
     const bytes = new Uint8Array(memory.buffer);
-    const end = TABLE + (call.macsBytes!(16) as number);
+    const end = TABLE + macTableBytes(16);
     for (let mac = 1n; mac < 3000n; mac++) call.macsInsert!(TABLE, mac * 0x10001n, 1, 1, Number(mac));
     expect(used()).toBe(16);
     expect(bytes.subarray(end, end + 4096).every((b) => b === 0)).toBe(true);

@@ -2,6 +2,9 @@
 import fc from "fast-check";
 import { beforeAll, describe, expect, it } from "vitest";
 import { Pool, PoolCache, RingKind } from "../assembly/layout.ts";
+import { Access } from "../src/core/access.ts";
+import { initPool, poolBytes } from "../src/core/pool.ts";
+import { initRing } from "../src/core/ring.ts";
 import { type Functions, instantiate } from "./harness/harness.ts";
 
 const SEED = 20;
@@ -26,8 +29,9 @@ function create(count: number): void {
   new Uint8Array(memory.buffer, 0, BASE).fill(0);
   let slots = 1;
   while (slots < count) slots *= 2;
-  call.ringInit!(RING, slots, RingKind.MPMC);
-  call.poolInit!(POOL, ID, count, BASE, HEADROOM, ROOM, RING);
+  const access = new Access(memory);
+  initRing(access, RING, slots, RingKind.MPMC);
+  initPool(access, POOL, { id: ID, count, base: BASE, headroom: HEADROOM, room: ROOM, ring: RING });
 }
 /** Numbers of the buffers taken; each descriptor must be as a free buffer's is. */
 function take(lcore: number, n: number): number[] {
@@ -57,7 +61,7 @@ const counter = (lcore: number, field: PoolCache) =>
 
 describe("mempool", () => {
   it("has one cache for each lcore behind its header", () => {
-    expect(call.poolBytes!()).toBe(Pool.caches + LCORES * PoolCache.SIZE);
+    expect(poolBytes()).toBe(Pool.caches + LCORES * PoolCache.SIZE);
     expect(PoolCache.SIZE).toBe(PoolCache.slots + PoolCache.CAPACITY * 16);
   });
 

@@ -2,6 +2,8 @@
 import fc from "fast-check";
 import { beforeAll, describe, expect, it } from "vitest";
 import { Ring, RingKind } from "../assembly/layout.ts";
+import { Access } from "../src/core/access.ts";
+import { initRing } from "../src/core/ring.ts";
 import { type Functions, instantiate } from "./harness/harness.ts";
 
 const SEED = 20;
@@ -11,17 +13,19 @@ const TO = 0x30000;
 const SIZES = [1, 2, 4, 8, 16, 32, 64];
 
 let call: Functions;
+let access: Access;
 let words: Uint32Array;
 beforeAll(async () => {
   const harness = await instantiate();
   call = harness.call;
+  access = new Access(harness.memory);
   words = new Uint32Array(harness.memory.buffer, 0, 0x40000 / 4);
 });
 
 /** An empty ring whose free-running indices are all at `start`. */
 function create(size: number, kind: RingKind, start = 0): void {
   words.fill(0);
-  call.ringInit!(RING, size, kind);
+  initRing(access, RING, size, kind);
   for (const field of [Ring.head, Ring.headDone, Ring.tail, Ring.tailDone]) words[(RING + field) / 4] = start;
 }
 let next = 1;

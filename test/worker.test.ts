@@ -3,6 +3,7 @@ import { Worker } from "node:worker_threads";
 import { expect, test } from "vitest";
 import { Kind, Packet, Ring } from "../assembly/layout.ts";
 import { Core } from "../src/core/core.ts";
+import { createRing } from "../src/core/ring.ts";
 
 const COUNT = 200_000;
 
@@ -21,8 +22,8 @@ for (let sent = 0; sent < count; ) {
 
 test("a worker attaches by address, and a ring carries descriptors to this thread in order", async () => {
   const core = Core.create(2 ** 24, true);
-  const ring = core.made(core.exports.createRing(256, 0), "ring");
-  const list = core.made(core.exports.alloc(Kind.BYTES, 64 * Packet.SIZE, 64, 0), "burst");
+  const ring = createRing(core, 256).address;
+  const list = core.place(Kind.BYTES, 64 * Packet.SIZE, "burst").address;
   const worker = new Worker(new URL(`data:text/javascript,${encodeURIComponent(PRODUCER)}`), {
     workerData: {
       library: new URL("../dist/src/index.js", import.meta.url).href,

@@ -15,67 +15,15 @@ import {
   Driver,
   Feature,
   INDIRECT_ENTRIES,
-  PackedEvent,
   Packet,
   PacketFlag,
-  RING_FLAG_NO_EVENT,
   SHADOW_LIST,
   SHADOW_REST,
-  SplitAvail,
   SplitDesc,
 } from "../layout";
 import { Desc } from "../packet";
 
 export class Drivers {
-  /** Private memory of a driver, in bytes; `indirect`: with indirect tables. */
-  static bytes(size: u32, indirect: bool): u32 {
-    return Drivers.shadowOffset(size) + Packet.SIZE * size * (indirect ? 1 + INDIRECT_ENTRIES : 1);
-  }
-
-  @inline static shadowOffset(size: u32): u32 {
-    return (Driver.SIZE + 2 * size + 63) & ~63;
-  }
-
-  /**
-   * Rings at addresses in memory (not guest addresses), zeroed; `base`: start of the guest's region;
-   * `indirect`: address of size * INDIRECT_ENTRIES descriptors in the region, or 0.
-   */
-  static init(
-    drv: usize,
-    desc: u32,
-    driver: u32,
-    device: u32,
-    size: u32,
-    features: u32,
-    base: u32,
-    polls: u32,
-    indirect: u32,
-  ): void {
-    memory.fill(drv, 0, Drivers.bytes(size, indirect != 0));
-    store<u32>(drv, desc, Driver.desc);
-    store<u32>(drv, driver, Driver.driver);
-    store<u32>(drv, device, Driver.device);
-    store<u32>(drv, size, Driver.size);
-    store<u32>(drv, features, Driver.features);
-    store<u32>(drv, base, Driver.base);
-    store<u32>(drv, polls, Driver.polls);
-    store<u32>(drv, 1, Driver.availWrap); // 2.8.1: both wrap counters begin with 1
-    store<u32>(drv, 1, Driver.usedWrap);
-    store<u32>(drv, size, Driver.freeCount);
-    const freeIds = <u32>drv + Driver.SIZE;
-    const shadow = <u32>drv + Drivers.shadowOffset(size);
-    store<u32>(drv, freeIds, Driver.freeIds);
-    store<u32>(drv, shadow, Driver.shadow);
-    store<u32>(drv, features & Feature.INDIRECT_DESC ? indirect : 0, Driver.indirect); // 2.7.5.3.1, 2.8.19
-    store<u32>(drv, shadow + Packet.SIZE * size, Driver.indirectShadow);
-    for (let i: u32 = 0; i < size; i++) store<u16>(freeIds + 2 * i, <u16>(size - 1 - i));
-    if (features & Feature.PACKED) {
-      store<u16>(driver, polls ? PackedEvent.DISABLE : PackedEvent.ENABLE, PackedEvent.flags);
-    } else if (!(features & Feature.EVENT_IDX)) {
-      store<u16>(driver, polls ? RING_FLAG_NO_EVENT : 0, SplitAvail.flags);
-    } else store<u16>(driver + SplitAvail.ring + 2 * size, polls ? 0xffff : 0);
-  }
-
   @inline static inOrder(drv: usize): bool {
     return (load<u32>(drv, Driver.features) & Feature.IN_ORDER) != 0;
   }

@@ -1,9 +1,9 @@
 /** The WebAssembly core on one memory: loads it, and reads and writes what lies in the memory. */
 import { readFileSync } from "node:fs";
-import { Directory, Entry } from "../../assembly/layout.ts";
+import { Directory, Entry, type Kind, LINE, PAGE } from "../../assembly/layout.ts";
+import { Access } from "./access.ts";
 import { adapt, type Exports } from "./exports.ts";
 
-const PAGE = 65536;
 const modules = new Map<string, WebAssembly.Module>();
 
 /** The compiled module of one of the two builds; compiled once. */
@@ -16,21 +16,22 @@ function load(name: string): WebAssembly.Module {
   return module;
 }
 
+/** Where an object is: its id in the directory, and its address in memory. */
+export interface Placed {
+  readonly id: number;
+  readonly address: number;
+}
+
 /** The core's exports on one memory, with views of it. The memory never grows, so views stay valid. */
-export class Core {
-  readonly memory: WebAssembly.Memory;
+export class Core extends Access {
   readonly exports: Exports;
-  readonly bytes: Uint8Array;
-  readonly view: DataView;
 
   private constructor(memory: WebAssembly.Memory, shared: boolean) {
     const instance = new WebAssembly.Instance(load(shared ? "iovtee.shared.wasm" : "iovtee.wasm"), {
       env: { memory },
     });
-    this.memory = memory;
+    super(memory);
     this.exports = adapt(instance.exports);
-    this.bytes = new Uint8Array(memory.buffer);
-    this.view = new DataView(memory.buffer);
   }
 
   /**
@@ -62,18 +63,14 @@ export class Core {
     return core;
   }
 
-  u16(address: number): number {
-    return this.view.getUint16(address, true);
-  }
-  u32(address: number): number {
-    return this.view.getUint32(address, true);
-  }
-  setU32(address: number, value: number): void {
-    this.view.setUint32(address, value, true);
-  }
-  /** A u64 counter, as a number (exact up to 2^53). */
-  counter(address: number): number {
-    return this.u32(address) + this.u32(address + 4) * 0x1_0000_0000;
+  /**
+   * A new object of `bytes` zeros, aligned to `alignment` (a power of two, 64 at least).
+   * @throws RangeError naming `what` where the memory or the directory is full
+   */
+  place(kind: Kind, bytes: number, what: string, parent = 0, alignment: number = LINE): Placed {
+    if (bytes > this.bytes.length) this.made(0, what);
+    const id = this.exports.alloc(kind, bytes, alignment, parent);
+    return { id, address: this.made(id, what) };
   }
 
   /** Address of the object with directory id `id`; `what` names it where the memory was full. */

@@ -1,5 +1,5 @@
 /** Wire of generated frames that are checked when they come back (layout: `Generator`). */
-import { Generated, Generator } from "../../assembly/layout.ts";
+import { FRAME_ROOM, Generated, Generator, Kind } from "../../assembly/layout.ts";
 import type { Core } from "../core/core.ts";
 import { parseMac } from "../mac.ts";
 
@@ -47,27 +47,39 @@ export class FrameGenerator {
       }
     }
     const mix = options.size === "imix" ? shuffle(IMIX, options.seed ?? 1) : [options.size];
-    const { exports } = core;
-    this.address = core.made(
-      exports.createGenerator(sizes.length, mix.length, options.to.length, 9088),
-      "generator",
-    );
-    const at = (field: number) => core.u32(this.address + field);
-    mix.forEach((size, i) => {
-      core.bytes[at(Generator.mix) + i] = sizes.indexOf(size);
+    const { to, flows = 1, from = "02:00:00:00:ff:01" } = options;
+    const { id, address } = core.place(Kind.GENERATOR, Generator.SIZE, "generator");
+    this.address = address;
+    const place = (bytes: number) => core.place(Kind.BYTES, bytes, "generator", id).address;
+    const tables = place(8 * sizes.length);
+    const templates = place((sizes.length + 1) * FRAME_ROOM);
+    const order = place(mix.length);
+    const destinations = place(12 * to.length);
+    core.setFields(address, {
+      [Generator.id]: id,
+      [Generator.sizes]: sizes.length,
+      [Generator.templates]: tables,
+      [Generator.lengths]: tables + 4 * sizes.length,
+      [Generator.scratch]: templates + sizes.length * FRAME_ROOM,
+      [Generator.mix]: order,
+      [Generator.mixLength]: mix.length,
+      [Generator.destinations]: destinations,
+      [Generator.expected]: destinations + 8 * to.length,
+      [Generator.destinationCount]: to.length,
+      [Generator.flows]: flows,
+      [Generator.seen]: place(Generator.WINDOW),
     });
     sizes.forEach((size, i) => {
       const length = bytesInMemory(size);
-      core.setU32(at(Generator.lengths) + 4 * i, length);
-      core.bytes.set(
-        template(length, options.from ?? "02:00:00:00:ff:01"),
-        core.u32(at(Generator.templates) + 4 * i),
-      );
+      core.setU32(tables + 4 * i, templates + i * FRAME_ROOM);
+      core.setU32(tables + 4 * (sizes.length + i), length);
+      core.bytes.set(template(length, from), templates + i * FRAME_ROOM);
     });
-    options.to.forEach((mac, i) => {
-      core.view.setBigUint64(at(Generator.destinations) + 8 * i, parseMac(mac), true);
-    });
-    core.setU32(this.address + Generator.flows, options.flows ?? 1);
+    core.bytes.set(
+      mix.map((size) => sizes.indexOf(size)),
+      order,
+    );
+    for (const [i, mac] of to.entries()) core.setU64(destinations + 8 * i, parseMac(mac));
   }
 
   /** Lost, duplicated, reordered and corrupt so far; `lost` counts what was sent and hasn't come back. */

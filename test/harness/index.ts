@@ -13,7 +13,6 @@ import { Mempool } from "../../assembly/mempool";
 import { Parse } from "../../assembly/parse";
 import { Rings } from "../../assembly/ring";
 import { Device } from "../../assembly/virtqueue/device";
-import { Drivers } from "../../assembly/virtqueue/driver";
 import { PackedDevice } from "../../assembly/virtqueue/packed-device";
 import { PackedDriver } from "../../assembly/virtqueue/packed-driver";
 import { SplitDevice } from "../../assembly/virtqueue/split-device";
@@ -73,22 +72,6 @@ export function devicePublish(packed: bool, vq: usize): bool {
   return packed ? changetype<PackedDevice>(0).publish(vq) : changetype<SplitDevice>(0).publish(vq);
 }
 
-export function driverBytes(size: u32, indirect: bool): u32 {
-  return Drivers.bytes(size, indirect);
-}
-export function driverInit(
-  drv: usize,
-  desc: u32,
-  driver: u32,
-  device: u32,
-  size: u32,
-  features: u32,
-  base: u32,
-  polls: u32,
-  indirect: u32,
-): void {
-  Drivers.init(drv, desc, driver, device, size, features, base, polls, indirect);
-}
 export function post(packed: bool, drv: usize, from: usize, n: u32, writable: bool): u32 {
   if (packed) return changetype<PackedDriver>(0).post(drv, from, n, writable);
   return changetype<SplitDriver>(0).post(drv, from, n, writable);
@@ -103,9 +86,6 @@ export function used(packed: bool, drv: usize, to: usize, max: u32): u32 {
 
 // Rings and pools.
 
-export function ringInit(ring: usize, slots: u32, kind: u32): void {
-  Rings.init(ring, slots, kind);
-}
 export function ringCount(ring: usize): u32 {
   return Rings.count(ring);
 }
@@ -116,12 +96,6 @@ export function dequeue(ring: usize, to: usize, n: u32, bulk: bool): u32 {
   return bulk ? Rings.dequeueBulk(ring, to, n) : Rings.dequeueBurst(ring, to, n);
 }
 
-export function poolBytes(): u32 {
-  return Mempool.bytes();
-}
-export function poolInit(pool: usize, id: u32, n: u32, base: u32, headroom: u32, room: u32, ring: u32): void {
-  Mempool.init(pool, id, n, base, headroom, room, ring);
-}
 export function poolTake(pool: usize, lcore: u32, to: usize, n: u32): u32 {
   return Mempool.take(pool, lcore, to, n);
 }
@@ -137,12 +111,6 @@ export function poolAvailable(pool: usize): u32 {
 
 // The MAC table; keys are made of the MAC's 48 bits and the VLAN.
 
-export function macsBytes(entries: u32): u32 {
-  return Macs.bytes(entries);
-}
-export function macsInit(table: usize, entries: u32): void {
-  Macs.init(table, entries);
-}
 export function macsBucket(table: usize, mac: u64, vlan: u32): usize {
   return Macs.bucket(table, Macs.key(mac, vlan));
 }

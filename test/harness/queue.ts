@@ -5,6 +5,8 @@
  *     VQ | DRV | OUT (packets that come out) | IN (packets that go in) | region: DESC AVAIL USED TABLES BUFFERS
  */
 import { Feature, type Refusal, Virtqueue } from "../../assembly/layout.ts";
+import { Access } from "../../src/core/access.ts";
+import { initDriver } from "../../src/core/virtqueue.ts";
 import type { Functions, Harness } from "./harness.ts";
 
 export const VQ = 0x10000;
@@ -37,6 +39,7 @@ export interface PacketFields extends Segment {
 
 export class Queue {
   readonly call: Functions;
+  readonly access: Access;
   readonly bytes: Uint8Array;
   readonly host: DataView;
   /** The guest's region: offset 0 is guest address 0. */
@@ -46,6 +49,7 @@ export class Queue {
 
   constructor({ call, memory }: Harness) {
     this.call = call;
+    this.access = new Access(memory);
     this.bytes = new Uint8Array(memory.buffer, 0, BASE + 2 * LIMIT);
     this.host = new DataView(memory.buffer, 0, BASE + 2 * LIMIT);
     this.region = new DataView(memory.buffer, BASE, LIMIT);
@@ -72,8 +76,16 @@ export class Queue {
   attach(size: number, features = 0, { polls = false, indirect = false } = {}): void {
     this.packed = (features & Feature.PACKED) !== 0;
     this.size = size;
-    const at = [BASE + DESC, BASE + AVAIL, BASE + USED];
-    this.call.driverInit!(DRV, ...at, size, features, BASE, polls ? 1 : 0, indirect ? BASE + TABLES : 0);
+    initDriver(this.access, DRV, {
+      desc: BASE + DESC,
+      driver: BASE + AVAIL,
+      device: BASE + USED,
+      size,
+      features,
+      base: BASE,
+      polls,
+      indirect: indirect ? BASE + TABLES : 0,
+    });
   }
 
   take(max: number, writable = false): PacketFields[] {

@@ -1,0 +1,17 @@
+/** Checks of the options that public functions take. */
+
+/** @throws RangeError naming the option */
+export function powerOfTwo(name: string, value: number, most: number): number {
+  if (!Number.isInteger(value) || value < 1 || value > most || value & (value - 1)) {
+    throw new RangeError(`${name}: ${value}, expected a power of two up to ${most}`);
+  }
+  return value;
+}
+
+/** @throws RangeError naming the option */
+export function integer(name: string, value: number, least: number, most: number): number {
+  if (!Number.isInteger(value) || value < least || value > most) {
+    throw new RangeError(`${name}: ${value}, expected ${least} to ${most}`);
+  }
+  return value;
+}

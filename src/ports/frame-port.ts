@@ -1,0 +1,71 @@
+/** A switch port whose other end is JavaScript: two rings, one each way, with frames in host buffers. */
+import { BUFFER_ROOM, FRAME_MIN, Kind, Packet, Ring } from "../../assembly/layout.ts";
+import type { HostMemory } from "../core/host-memory.ts";
+import { framesAt } from "../core/packet.ts";
+import { createRing } from "../core/ring.ts";
+
+/** A switch port whose other end is JavaScript: an emulator's network card, say. */
+export class FramePort {
+  /** Addresses of the rings: from here to the switch, and from the switch to here. */
+  readonly toHost: number;
+  readonly fromHost: number;
+  readonly #list: number;
+  /** Frames that each ring holds. */
+  static readonly SLOTS = 512;
+
+  /** @internal Use `host.port()`. */
+  constructor(
+    readonly host: HostMemory,
+    readonly name: string,
+  ) {
+    const { core } = host;
+    this.toHost = createRing(core, FramePort.SLOTS, { what: name }).address;
+    this.fromHost = createRing(core, FramePort.SLOTS, { what: name }).address;
+    this.#list = core.place(Kind.BYTES, FramePort.SLOTS * Packet.SIZE, name).address;
+  }
+
+  /**
+   * Frames into the switch: Ethernet from the destination MAC on, without FCS. Each is copied into a host buffer.
+   * @returns how many were taken: fewer when the ring or the pool is full (nothing is dropped, try again)
+   * @throws RangeError for a frame that is shorter than 14 bytes or longer than a host buffer (2048)
+   */
+  push(frames: readonly Uint8Array[]): number {
+    return this.pushWith(
+      frames.map((frame) => frame.length),
+      (view, i) => view.set(frames[i] as Uint8Array),
+    );
+  }
+
+  /** The same without a copy: `write` fills the host buffer of frame `i`, which is `lengths[i]` bytes long. */
+  pushWith(lengths: readonly number[], write: (view: Uint8Array, i: number) => void): number {
+    const { core, pool } = this.host;
+    for (const length of lengths) {
+      if (!(length >= FRAME_MIN && length <= BUFFER_ROOM)) {
+        throw new RangeError(`frame of ${length} bytes, expected ${FRAME_MIN} to ${BUFFER_ROOM}`);
+      }
+    }
+    const room = FramePort.SLOTS - (core.u32(this.toHost + Ring.head) - core.u32(this.toHost + Ring.tail));
+    const n = core.exports.takeBuffers(pool, 0, this.#list, Math.min(lengths.length, room));
+    for (let i = 0; i < n; i++) {
+      const p = this.#list + i * Packet.SIZE;
+      const length = lengths[i] as number;
+      const addr = core.u32(p + Packet.addr);
+      write(core.bytes.subarray(addr, addr + length), i);
+      core.setU16(p + Packet.len, length);
+    }
+    return core.exports.enqueue(this.toHost, this.#list, n);
+  }
+
+  /**
+   * Frames that the switch sent here, up to `max`, to `sink`: views of the host's memory, valid during the call.
+   * @returns how many
+   */
+  take(sink: (frames: Uint8Array[]) => void, max = 256): number {
+    const { core, pool } = this.host;
+    const n = core.exports.dequeue(this.fromHost, this.#list, Math.min(max, FramePort.SLOTS));
+    const frames = framesAt(core, n, (i) => this.#list + i * Packet.SIZE);
+    if (frames.length > 0) sink(frames);
+    core.exports.giveBuffers(pool, 0, this.#list, n);
+    return frames.length;
+  }
+}

@@ -1,0 +1,234 @@
+/** A guest (layout: `Guest`): a region of memory, a virtio-net driver and a network function. */
+import {
+  BUFFER_ROOM,
+  Feature,
+  GuestFunction,
+  Guest as GuestLayout,
+  HEADROOM,
+  INDIRECT_ENTRIES,
+  Kind,
+  LINE,
+  NetHeader,
+  PAGE,
+  Packet,
+  QUEUE_MAX,
+  Rule,
+  SplitDesc,
+} from "../../assembly/layout.ts";
+import { createMapping, type MappingOptions } from "../attach/iovtee.ts";
+import type { HostMemory } from "../core/host-memory.ts";
+import { writePacket } from "../core/packet.ts";
+import { createVirtqueue, driverBytes, initDriver, queueAreas } from "../core/virtqueue.ts";
+import { localMac, parseMac } from "../mac.ts";
+import { powerOfTwo } from "../options.ts";
+import type { FirewallRule } from "../rules.ts";
+
+export type Attach = "vhost" | "iovtee";
+export type FunctionName = "macswap" | "l2fwd" | "echo" | "firewall" | "sink";
+
+export interface GuestOptions extends MappingOptions {
+  attach?: Attach;
+  run?: FunctionName;
+  /** Default "02:00:00:00:xx:xx", numbered. */
+  mac?: string;
+  /** Descriptors in each virtqueue, a power of two up to 1024; default 256. */
+  ring?: number;
+  /** Bytes of the guest's memory, whole pages of 64 KiB; default what its rings and buffers take. */
+  memory?: number;
+  packed?: boolean;
+  mergeable?: boolean;
+  indirect?: boolean;
+  eventIdx?: boolean;
+  /** VIRTIO_F_IN_ORDER; not with "iovtee", which uses buffers as frames come. */
+  inOrder?: boolean;
+  /** The driver asks to be notified instead of polling; default false. */
+  interrupts?: boolean;
+  /** Bytes of one buffer of the guest's, headroom included; default 2176. */
+  bufferSize?: number;
+  /** MAC address that every frame is sent on to: the next guest of a chain. */
+  nextHop?: string;
+  ipv4?: string;
+  rules?: FirewallRule[];
+}
+
+const FUNCTIONS: Record<FunctionName, GuestFunction> = {
+  sink: GuestFunction.SINK,
+  macswap: GuestFunction.MACSWAP,
+  l2fwd: GuestFunction.L2FWD,
+  echo: GuestFunction.ECHO,
+  firewall: GuestFunction.FIREWALL,
+};
+
+/** A guest: a region of memory, a virtio-net driver and a network function. */
+export class Guest {
+  readonly address: number;
+  readonly attach: Attach;
+  readonly mac: string;
+  /** Address and bytes of its memory: guest address 0 is `region`. */
+  readonly region: number;
+  readonly regionSize: number;
+  /** Device's sides of the guest's receive and transmit queues. */
+  readonly rxVirtqueue: number;
+  readonly txVirtqueue: number;
+  readonly ring: number;
+  /** Its mapping's directory id and address; 0 unless attached by "iovtee". */
+  readonly mappingId: number = 0;
+  readonly mapping: number = 0;
+
+  /** @internal Use `host.guest()`. */
+  constructor(
+    readonly host: HostMemory,
+    readonly name: string,
+    index: number,
+    options: GuestOptions,
+  ) {
+    const { core } = host;
+    this.attach = options.attach ?? "iovtee";
+    this.mac = options.mac ?? localMac(0, index + 1);
+    this.ring = powerOfTwo("ring", options.ring ?? 256, QUEUE_MAX);
+    if (this.attach === "iovtee" && options.inOrder) {
+      throw new RangeError(
+        'inOrder: not with attach "iovtee", which uses buffers in the order in which frames come',
+      );
+    }
+    const bufferSize = options.bufferSize ?? HEADROOM + BUFFER_ROOM;
+    const wanted = this.ring * (64 + (options.indirect ? 128 : 0) + 2 * bufferSize) + 64 * bufferSize;
+    this.regionSize = Math.ceil((options.memory ?? wanted) / PAGE) * PAGE;
+    const region = core.place(Kind.REGION, this.regionSize, name, 0, PAGE);
+    this.region = region.address;
+    core.name(region.id, name);
+    this.rxVirtqueue = createVirtqueue(core, region, this.regionSize, name);
+    this.txVirtqueue = createVirtqueue(core, region, this.regionSize, name);
+    if (this.attach === "iovtee") {
+      const mapping = createMapping(core, this.rxVirtqueue, this.ring, options, name);
+      this.mappingId = mapping.id;
+      this.mapping = mapping.address;
+    }
+    const guest = core.place(Kind.GUEST, GuestLayout.SIZE, name, region.id);
+    this.address = guest.address;
+    core.setU32(this.address + GuestLayout.id, guest.id);
+    this.#start(options, bufferSize);
+    core.setU32(this.address + GuestLayout.run, FUNCTIONS[options.run ?? "macswap"]);
+    core.setU64(this.address + GuestLayout.mac, parseMac(this.mac));
+    if (options.nextHop) this.nextHop = options.nextHop;
+    if (options.ipv4) core.bytes.set(options.ipv4.split(".").map(Number), this.address + GuestLayout.ipv4);
+    if (options.rules) this.#setRules(options.rules);
+  }
+
+  /**
+   * Lays out the guest's memory from guest address 0 on (receive queue, transmit queue, indirect tables, buffers), sets
+   * up both queues and posts the first buffers.
+   * @throws RangeError where the region has no room for a buffer
+   */
+  #start(options: GuestOptions, bufferSize: number): void {
+    const { core } = this.host;
+    const indirect = options.indirect ?? false;
+    const queue = queueAreas(this.ring).bytes;
+    const tables = 2 * queue;
+    const first = tables + (indirect ? this.ring * INDIRECT_ENTRIES * SplitDesc.SIZE : 0);
+    const buffers = Math.min(65535, Math.floor((this.regionSize - first) / bufferSize));
+    if (buffers < 1) {
+      throw new RangeError(
+        `memory: ${this.regionSize} bytes for ${this.name}, expected ${first + bufferSize} at least ` +
+          `for a ring of ${this.ring}`,
+      );
+    }
+    // The net header ends where the frame begins, on a cache line of its own.
+    const headroom = bufferSize >= HEADROOM + LINE ? HEADROOM : NetHeader.SIZE;
+    const free = core.place(Kind.BYTES, buffers * Packet.SIZE, this.name, core.u32(this.address)).address;
+    for (let i = 0; i < buffers; i++) {
+      const index = buffers - 1 - i; // the last is taken first
+      writePacket(core, free + i * Packet.SIZE, {
+        addr: this.region + first + index * bufferSize + headroom - NetHeader.SIZE,
+        len: bufferSize - headroom + NetHeader.SIZE,
+        index,
+      });
+    }
+    core.setFields(this.address, {
+      [GuestLayout.region]: this.region,
+      [GuestLayout.regionSize]: this.regionSize,
+      [GuestLayout.rx]: this.#startQueue(this.rxVirtqueue, 0, options, 0),
+      [GuestLayout.tx]: this.#startQueue(
+        this.txVirtqueue,
+        queue,
+        options,
+        indirect ? this.region + tables : 0,
+      ),
+      [GuestLayout.free]: free,
+      [GuestLayout.freeCount]: buffers,
+      [GuestLayout.buffers]: this.region + first,
+      [GuestLayout.bufferSize]: bufferSize,
+      [GuestLayout.headroom]: headroom,
+      [GuestLayout.burst]: 32,
+    });
+    core.exports.pollGuest(this.address);
+  }
+
+  /**
+   * Both sides of a queue at guest address `at`; `indirect`: address of its indirect tables, or 0.
+   * @returns the driver's address
+   */
+  #startQueue(virtqueue: number, at: number, options: GuestOptions, indirect: number): number {
+    const { core } = this.host;
+    const { driver, device } = queueAreas(this.ring);
+    const features = featuresOf(options);
+    const [desc, avail, used] = [at, at + driver, at + device].map(BigInt) as [bigint, bigint, bigint];
+    if (!core.exports.startVirtqueue(virtqueue, desc, avail, used, this.ring, features)) {
+      throw new RangeError(`memory: no room for a ring of ${this.ring} at ${at} of ${this.name}'s memory`);
+    }
+    const { address } = core.place(
+      Kind.DRIVER,
+      driverBytes(this.ring, indirect !== 0),
+      this.name,
+      core.u32(this.address),
+    );
+    initDriver(core, address, {
+      desc: this.region + at,
+      driver: this.region + at + driver,
+      device: this.region + at + device,
+      size: this.ring,
+      features,
+      base: this.region,
+      polls: !options.interrupts,
+      indirect,
+    });
+    return address;
+  }
+
+  /** MAC address that every frame is sent on to. */
+  set nextHop(mac: string) {
+    this.host.core.setU64(this.address + GuestLayout.nextHop, parseMac(mac));
+  }
+
+  #setRules(rules: FirewallRule[]): void {
+    const { core } = this.host;
+    const bytes = Math.max(1, rules.length) * Rule.SIZE;
+    const table = core.place(Kind.BYTES, bytes, this.name, core.u32(this.address)).address;
+    core.setFields(this.address, { [GuestLayout.table]: table, [GuestLayout.tableLength]: rules.length });
+    rules.forEach((rule, i) => {
+      const at = table + i * Rule.SIZE;
+      core.bytes[at + Rule.family] = rule.family;
+      core.bytes[at + Rule.protocol] = rule.protocol;
+      core.bytes[at + Rule.allow] = rule.allow ? 1 : 0;
+      core.setU16(at + Rule.sourcePortLow, rule.sourcePorts[0]);
+      core.setU16(at + Rule.sourcePortHigh, rule.sourcePorts[1]);
+      core.setU16(at + Rule.destinationPortLow, rule.destinationPorts[0]);
+      core.setU16(at + Rule.destinationPortHigh, rule.destinationPorts[1]);
+      core.bytes.set(rule.source, at + Rule.source);
+      core.bytes.set(rule.sourceMask, at + Rule.sourceMask);
+      core.bytes.set(rule.destination, at + Rule.destination);
+      core.bytes.set(rule.destinationMask, at + Rule.destinationMask);
+    });
+  }
+}
+
+/** Bits of `Feature` that the options ask for. */
+function featuresOf(options: GuestOptions): number {
+  return (
+    (options.packed ? Feature.PACKED : 0) |
+    ((options.mergeable ?? true) ? Feature.MRG_RXBUF : 0) |
+    (options.indirect ? Feature.INDIRECT_DESC : 0) |
+    (options.eventIdx ? Feature.EVENT_IDX : 0) |
+    (options.inOrder ? Feature.IN_ORDER : 0)
+  );
+}

@@ -1,0 +1,210 @@
+/** The network card (layout: `Nic`, `RxQueue`, `TxQueue`): its wire side, for JavaScript, and its filters. */
+import {
+  FRAME_MAX,
+  FRAME_ROOM,
+  Kind,
+  Nic as NicLayout,
+  Packet,
+  RSS_TABLE_SIZE,
+  RxQueue,
+  TxQueue,
+} from "../../assembly/layout.ts";
+import type { HostMemory } from "../core/host-memory.ts";
+import { createMacTable, entriesFor } from "../core/mac-table.ts";
+import { framesAt } from "../core/packet.ts";
+import { parseMac } from "../mac.ts";
+import { integer, powerOfTwo } from "../options.ts";
+
+export interface NicOptions {
+  /** Descriptors in each receive and transmit ring, a power of two; default 256. */
+  ring?: number;
+  /** Most receive queues, up to 1024; default 64. A guest that is mapped has one of its own. */
+  queues?: number;
+  /**
+   * Receive queues that share what no filter names, by the RSS hash of a frame's flow, 1 to 128; default 1. Frames
+   * that aren't IP go to queue 0.
+   */
+  rssQueues?: number;
+  /** Toeplitz key of the RSS hash, 40 bytes; default Microsoft's, which its test vectors are for. */
+  rssKey?: Uint8Array;
+}
+
+/** The key of the verification suite of "RSS hashing types" (Microsoft, NDIS), as most drivers have it. */
+// biome-ignore format: rows of ten
+const RSS_KEY = Uint8Array.of(
+  0x6d, 0x5a, 0x56, 0xda, 0x25, 0x5b, 0x0e, 0xc2, 0x41, 0x67,
+  0x25, 0x3d, 0x43, 0xa3, 0x8f, 0xb0, 0xd0, 0xca, 0x2b, 0xcb,
+  0xae, 0x7b, 0x30, 0xb4, 0x77, 0xcb, 0x2d, 0xa3, 0x80, 0x30,
+  0xf2, 0x0c, 0x6a, 0x42, 0xb7, 0x3b, 0xbe, 0xac, 0x01, 0xfa,
+);
+
+/** A network card. Its wire is JavaScript, or a `FrameGenerator`. */
+export class Nic {
+  readonly address: number;
+  /** Descriptors in each receive ring; the transmit ring has twice as many. */
+  readonly ring: number;
+  /** Where frames wait for the card: descriptors, then the frames. */
+  readonly #staging: number;
+  readonly #queues: number;
+  static readonly STAGED = 256;
+
+  /** @internal Use `host.nic()`. */
+  constructor(
+    readonly host: HostMemory,
+    readonly name: string,
+    options: NicOptions,
+  ) {
+    const { core } = host;
+    this.ring = powerOfTwo("ring", options.ring ?? 256, 4096);
+    const queues = integer("queues", options.queues ?? 64, 1, 1024);
+    const rssQueues = integer("rssQueues", options.rssQueues ?? 1, 1, Math.min(queues, RSS_TABLE_SIZE));
+    const rssKey = options.rssKey ?? RSS_KEY;
+    if (rssKey.length !== RSS_KEY.length) {
+      throw new RangeError(`rssKey: ${rssKey.length} bytes, expected ${RSS_KEY.length}`);
+    }
+    const { id, address } = core.place(Kind.NIC, NicLayout.SIZE, name);
+    const rss = core.place(Kind.BYTES, RSS_TABLE_SIZE + rssKey.length, name, id).address;
+    for (let i = 0; i < RSS_TABLE_SIZE; i++) core.bytes[rss + i] = i % rssQueues;
+    core.bytes.set(rssKey, rss + RSS_TABLE_SIZE);
+    this.address = address;
+    this.#queues = queues;
+    core.setFields(address, {
+      [NicLayout.id]: id,
+      [NicLayout.rxTable]: core.place(Kind.BYTES, 4 * queues, name, id).address,
+      [NicLayout.filters]: createMacTable(core, entriesFor(queues), name, id),
+      [NicLayout.rssQueues]: rssQueues,
+      [NicLayout.rssTable]: rss,
+      [NicLayout.rssKey]: rss + RSS_TABLE_SIZE,
+    });
+    this.#addTxQueue(2 * this.ring);
+    for (let i = 0; i < rssQueues; i++) {
+      core.exports.refillRxQueue(this.rxQueue(this.#addRxQueue({})), 0);
+    }
+    this.#staging = core.place(Kind.BYTES, Nic.STAGED * (Packet.SIZE + FRAME_ROOM), name).address;
+  }
+
+  #addTxQueue(ring: number): void {
+    const { core } = this.host;
+    const { id, address } = core.place(Kind.TX_QUEUE, TxQueue.SIZE, this.name, this.#id);
+    core.setFields(address, {
+      [TxQueue.id]: id,
+      [TxQueue.ring]: core.place(Kind.BYTES, ring * Packet.SIZE, this.name, id).address,
+      [TxQueue.mask]: ring - 1,
+      [TxQueue.nic]: this.address,
+    });
+    core.setU32(this.address + NicLayout.tx, address);
+  }
+
+  /**
+   * One more receive queue, without buffers yet; `fields`: what `RxQueue` holds besides.
+   * @returns its number
+   */
+  #addRxQueue(fields: Readonly<Record<number, number>>): number {
+    const { core, pool } = this.host;
+    const index = core.u32(this.address + NicLayout.rxQueues);
+    if (index === this.#queues) {
+      throw new RangeError(`${this.name}: ${index} receive queues already, expected "queues" to be larger`);
+    }
+    const { id, address } = core.place(Kind.RX_QUEUE, RxQueue.SIZE, this.name, this.#id);
+    core.setFields(address, {
+      [RxQueue.id]: id,
+      [RxQueue.ring]: core.place(Kind.BYTES, this.ring * Packet.SIZE, this.name, id).address,
+      [RxQueue.mask]: this.ring - 1,
+      [RxQueue.nic]: this.address,
+      [RxQueue.pool]: pool,
+      [RxQueue.index]: index,
+      [RxQueue.enabled]: 1,
+      ...fields,
+    });
+    core.setU32(core.u32(this.address + NicLayout.rxTable) + 4 * index, address);
+    core.setU32(this.address + NicLayout.rxQueues, index + 1);
+    return index;
+  }
+
+  get #id(): number {
+    return this.host.core.u32(this.address + NicLayout.id);
+  }
+
+  /** Address of receive queue `index`. */
+  rxQueue(index: number): number {
+    const { core } = this.host;
+    return core.u32(core.u32(this.address + NicLayout.rxTable) + 4 * index);
+  }
+
+  /**
+   * @internal One more receive queue, whose buffers are those of the IOVTee mapping at `mapping`: in front of a
+   * frame the card leaves `offset` bytes free.
+   * @returns its number
+   * @throws RangeError where there are as many as there may be, or the memory is full
+   */
+  addMappedQueue(mapping: number, offset: number): number {
+    return this.#addRxQueue({ [RxQueue.mapping]: mapping, [RxQueue.offset]: offset });
+  }
+
+  /**
+   * Frames arrive from the wire: Ethernet from the destination MAC on, without FCS. They are copied.
+   * @returns how many the card had buffers for; the others are counted in `stats()`
+   */
+  receive(frames: readonly Uint8Array[]): number {
+    const { core } = this.host;
+    let taken = 0;
+    for (let start = 0; start < frames.length; start += Nic.STAGED) {
+      const some = frames.slice(start, start + Nic.STAGED);
+      some.forEach((frame, i) => {
+        const p = this.#staging + i * Packet.SIZE;
+        const to = this.#staging + Nic.STAGED * Packet.SIZE + i * FRAME_ROOM;
+        const length = Math.min(frame.length, FRAME_MAX + 1); // one more than allowed: the card counts it
+        core.bytes.set(frame.length > length ? frame.subarray(0, length) : frame, to);
+        core.setU32(p + Packet.addr, to);
+        core.setU32(p + Packet.len, length);
+      });
+      taken += core.exports.receive(this.address, this.#staging, some.length);
+    }
+    return taken;
+  }
+
+  /**
+   * What the card has been given to send: views of the host's memory. A frame of several segments is put together
+   * in a copy.
+   */
+  toTransmit(): Uint8Array[] {
+    const { core } = this.host;
+    const n = core.exports.toTransmit(this.address);
+    const queue = core.u32(this.address + NicLayout.tx);
+    const ring = core.u32(queue + TxQueue.ring);
+    const mask = core.u32(queue + TxQueue.mask);
+    const head = core.u32(queue + TxQueue.head);
+    return framesAt(core, n, (i) => ring + ((head + i) & mask) * Packet.SIZE);
+  }
+
+  /**
+   * Sends all of it: to `sink`, whose views are valid only during the call.
+   * @returns how many frames were sent
+   */
+  transmit(sink?: (frames: Uint8Array[]) => void): number {
+    const { core } = this.host;
+    const n = core.exports.toTransmit(this.address);
+    const frames = this.toTransmit();
+    if (frames.length > 0) sink?.(frames);
+    core.exports.transmitted(this.address, n);
+    return frames.length;
+  }
+
+  /**
+   * Frames for `mac` (and `vlan`, 0 for any) go to receive queue `queue`; the switch is told port `port`.
+   * @throws RangeError where the card has no place for one more filter
+   */
+  steer(mac: string, vlan: number, queue: number, port: number): void {
+    const { core } = this.host;
+    const filters = core.u32(this.address + NicLayout.filters);
+    if (!core.exports.setMac(filters, parseMac(mac), vlan, queue | ((port + 1) << 16))) {
+      throw new RangeError(`filter for ${mac}: the card has no place left for it`);
+    }
+  }
+
+  /** Undoes `steer`: such frames go to queue 0 again. */
+  unsteer(mac: string, vlan = 0): void {
+    const { core } = this.host;
+    core.exports.removeMac(core.u32(this.address + NicLayout.filters), parseMac(mac), vlan);
+  }
+}

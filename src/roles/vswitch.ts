@@ -1,0 +1,186 @@
+/** The switch (layout: `Switch`, `Port`): a learning bridge over NICs, guests and ports of JavaScript. */
+import {
+  BURST_MAX,
+  Guest as GuestLayout,
+  Kind,
+  Mapping,
+  Nic as NicLayout,
+  PortKind,
+  Port as PortLayout,
+  Switch as SwitchLayout,
+  TAKES_NOTHING,
+} from "../../assembly/layout.ts";
+import { map, remap, unmap } from "../attach/iovtee.ts";
+import type { HostMemory } from "../core/host-memory.ts";
+import { createMacTable, entriesFor } from "../core/mac-table.ts";
+import { parseMac } from "../mac.ts";
+import { powerOfTwo } from "../options.ts";
+import type { FramePort } from "../ports/frame-port.ts";
+import { Guest } from "./guest.ts";
+import { Nic } from "./nic.ts";
+
+export interface VSwitchOptions {
+  connect: (Nic | Guest | FramePort)[];
+  /** Frames taken from a port at a time, 1 to 256; default 32. */
+  burst?: number;
+  /** Entries of the MAC table, a power of two; default 4096, more for more than 64 ports. */
+  macs?: number;
+  /** Seconds after which a learned address is forgotten; default 300 (802.1D). */
+  ageing?: number;
+  /** Take notice of 802.1Q tags; ports are then set up with `VSwitch.vlan`. */
+  vlanAware?: boolean;
+}
+
+/** Bytes of a bitmap of all 4096 VLANs. */
+const VLANS_BYTES = 512;
+
+/** The switch: a learning bridge. */
+export class VSwitch {
+  readonly address: number;
+  /** What is connected, by port number, with the port's address. */
+  readonly ports: { name: string; address: number; of: Nic | Guest | FramePort }[] = [];
+
+  /** @internal Use `host.vswitch()`. */
+  constructor(
+    readonly host: HostMemory,
+    options: VSwitchOptions,
+  ) {
+    const { core } = host;
+    const burst = options.burst ?? 32;
+    if (!Number.isInteger(burst) || burst < 1 || burst > BURST_MAX) {
+      throw new RangeError(`burst: ${burst}, expected 1 to ${BURST_MAX}`);
+    }
+    const macs = powerOfTwo("macs", options.macs ?? entriesFor(options.connect.length), 65536);
+    const { id, address } = core.place(Kind.SWITCH, SwitchLayout.SIZE, "switch");
+    this.address = address;
+    core.setFields(address, {
+      [SwitchLayout.id]: id,
+      [SwitchLayout.macs]: createMacTable(core, macs, "switch", id),
+      [SwitchLayout.table]: core.place(Kind.BYTES, 4 * SwitchLayout.PORTS_MAX, "switch", id).address,
+      [SwitchLayout.burst]: burst,
+      [SwitchLayout.ageing]: options.ageing ?? 300,
+      [SwitchLayout.pool]: host.pool,
+    });
+    core.bytes.fill(
+      0xff,
+      address + SwitchLayout.lists,
+      address + SwitchLayout.lists + 4 * SwitchLayout.PORTS_MAX,
+    );
+    if (options.vlanAware) core.setU32(this.address + SwitchLayout.vlanAware, 1);
+    for (const one of options.connect) this.connect(one);
+    for (const { of } of this.ports)
+      if (of instanceof Guest) core.setU32(of.address + GuestLayout.burst, burst);
+  }
+
+  /**
+   * Connects one more, at the next port number. A guest's MAC address is known from then on.
+   * @throws RangeError where the memory or the MAC table is full
+   */
+  connect(of: Nic | Guest | FramePort): void {
+    const { core, poolId } = this.host;
+    const index = this.ports.length;
+    if (index === SwitchLayout.PORTS_MAX) {
+      throw new RangeError(`switch: ${index} ports already, expected at most as many`);
+    }
+    const parent = core.u32(this.address + SwitchLayout.id);
+    const { id, address } = core.place(Kind.PORT, PortLayout.SIZE, `port of ${of.name}`, parent);
+    core.name(id, of.name);
+    core.setFields(address, {
+      [PortLayout.id]: id,
+      [PortLayout.index]: index,
+      [PortLayout.takes]: poolId,
+      [PortLayout.learning]: 1,
+      ...endsOf(of),
+    });
+    if (of instanceof Nic) core.setU32(of.address + NicLayout.port, index);
+    if (of instanceof Guest && of.mapping) core.setU32(of.mapping + Mapping.port, index);
+    core.setU32(core.u32(this.address + SwitchLayout.table) + 4 * index, address);
+    core.setU32(this.address + SwitchLayout.ports, index + 1);
+    core.setU32(address + PortLayout.up, 1);
+    this.ports.push({ name: of.name, address, of });
+    if (of instanceof Guest && !this.#setMac(of, 0, index)) {
+      throw new RangeError(`macs: no place for ${of.mac} of ${of.name}, expected a larger table`);
+    }
+  }
+
+  /** Number of the port that `of` is connected to; -1 where it isn't. */
+  indexOf(of: Nic | Guest | FramePort): number {
+    return this.ports.findIndex((port) => port.of === of);
+  }
+
+  /**
+   * Maps a receive queue of `nic` to the guest's receive virtqueue (IOVTee, R1): a queue of its own, to which the
+   * card's filter steers the guest's MAC address.
+   */
+  map(nic: Nic, guest: Guest): void {
+    map(nic, guest, this.indexOf(guest));
+  }
+
+  /**
+   * Undoes `map` (R7): when it returns, the card writes nothing more into the guest's memory. Frames that were
+   * received are delivered; the guest's buffers are used by the copying path from then on.
+   */
+  unmap(nic: Nic, guest: Guest): void {
+    const port = this.ports[this.indexOf(nic)];
+    unmap(nic, guest, () => {
+      if (port) while (this.host.core.exports.pollPort(this.address, port.address) > 0) {}
+    });
+  }
+
+  /** Maps again what `unmap` undid. */
+  remap(nic: Nic, guest: Guest): void {
+    remap(nic, guest, this.indexOf(guest));
+  }
+
+  /**
+   * VLANs of a port: `pvid` for untagged frames (0: none are taken), and what else it is in. Only on a VLAN-aware
+   * switch.
+   * @throws RangeError for what isn't connected, and for a VLAN outside 1 to 4094
+   */
+  vlan(of: Nic | Guest | FramePort, pvid: number, tagged: number[] = []): void {
+    const { core } = this.host;
+    const index = this.indexOf(of);
+    const port = this.ports[index];
+    if (!port) throw new RangeError(`${of.name}: not connected to this switch`);
+    const vlans = [...(pvid ? [pvid] : []), ...tagged];
+    for (const vlan of vlans) {
+      if (!Number.isInteger(vlan) || vlan < 1 || vlan > 4094)
+        throw new RangeError(`VLAN ${vlan}, expected 1 to 4094`);
+    }
+    let bitmap = core.u32(port.address + PortLayout.vlans);
+    if (!bitmap) {
+      bitmap = core.place(Kind.BYTES, VLANS_BYTES, "VLAN bitmap").address;
+      core.setU32(port.address + PortLayout.vlans, bitmap);
+    }
+    core.bytes.fill(0, bitmap, bitmap + VLANS_BYTES);
+    for (const vlan of vlans) {
+      const at = bitmap + (vlan >> 3);
+      core.bytes[at] = (core.bytes[at] ?? 0) | (1 << (vlan & 7));
+    }
+    core.setU32(port.address + PortLayout.pvid, pvid);
+    if (of instanceof Guest) this.#setMac(of, pvid, index);
+  }
+
+  /** A static entry for the guest at port `index`; false where the table has no place for it. */
+  #setMac(guest: Guest, vlan: number, index: number): boolean {
+    const { core } = this.host;
+    return core.exports.setMac(core.u32(this.address + SwitchLayout.macs), parseMac(guest.mac), vlan, index);
+  }
+}
+
+/** What a port moves frames to and from, and which buffers it takes as they are. */
+function endsOf(of: Nic | Guest | FramePort): Record<number, number> {
+  if (of instanceof Nic) {
+    return { [PortLayout.kind]: PortKind.NIC, [PortLayout.to]: of.address, [PortLayout.trustsMark]: 1 };
+  }
+  if (of instanceof Guest) {
+    return {
+      [PortLayout.kind]: PortKind.VHOST,
+      [PortLayout.to]: of.rxVirtqueue,
+      [PortLayout.from]: of.txVirtqueue,
+      [PortLayout.mapping]: of.mapping,
+      [PortLayout.takes]: of.mapping ? of.mappingId : TAKES_NOTHING,
+    };
+  }
+  return { [PortLayout.kind]: PortKind.RING, [PortLayout.to]: of.fromHost, [PortLayout.from]: of.toHost };
+}

@@ -1,0 +1,170 @@
+/** What a host has counted, read from the memory: counters of ports, NICs, guests, mappings and the pool. */
+import {
+  Drop,
+  Guest as GuestLayout,
+  Mapping,
+  Nic as NicLayout,
+  Port as PortLayout,
+  Refusal,
+  Virtqueue,
+} from "../assembly/layout.ts";
+import type { Core } from "./core/core.ts";
+import type { HostMemory } from "./core/host-memory.ts";
+import { Guest } from "./roles/guest.ts";
+import type { Nic } from "./roles/nic.ts";
+import type { VSwitch } from "./roles/vswitch.ts";
+
+/** Counters of one port, since the host began. `drops` has only the reasons that occurred. */
+export interface PortStats {
+  name: string;
+  rxPackets: number;
+  rxBytes: number;
+  txPackets: number;
+  txBytes: number;
+  /** Copies of frames that the host made to deliver to this port, and their bytes. */
+  copies: number;
+  copiedBytes: number;
+  /** Notifications (interrupts) sent to the guest. */
+  notifications: number;
+  drops: Record<string, number>;
+}
+
+export interface HostStats {
+  ports: PortStats[];
+  nics: {
+    rxPackets: number;
+    rxBytes: number;
+    txPackets: number;
+    txBytes: number;
+    drops: Record<string, number>;
+  }[];
+  guests: { name: string; received: number; transmitted: number; drops: Record<string, number> }[];
+  mappings: {
+    guest: string;
+    hits: number;
+    misses: number;
+    hostBuffers: number;
+    unmappable: number;
+    scrubbedBytes: number;
+  }[];
+  /** `buffers` = `available` + `outstanding`, always. */
+  pool: { buffers: number; available: number; outstanding: number };
+}
+
+/** What is counted of a host. */
+export interface Counted extends HostMemory {
+  readonly buffers: number;
+  readonly nics: readonly Nic[];
+  readonly guests: readonly Guest[];
+  readonly switches: readonly VSwitch[];
+}
+
+const DROPS: [keyof typeof Drop, string][] = [
+  ["FULL", "full"],
+  ["NO_BUFFER", "noBuffer"],
+  ["TOO_LARGE", "tooLarge"],
+  ["RUNT", "runt"],
+  ["HAIRPIN", "hairpin"],
+  ["VLAN", "vlan"],
+  ["LINK_LOCAL", "linkLocal"],
+  ["DOWN", "down"],
+  ["SPOOFED", "spoofed"],
+];
+const REFUSALS: [keyof typeof Refusal, string][] = [
+  ["OUT_OF_REGION", "outOfRegion"],
+  ["DIRECTION", "direction"],
+  ["TOO_SHORT", "tooShort"],
+  ["TOO_LONG", "tooLong"],
+  ["INDIRECT", "indirect"],
+  ["LOOP", "loop"],
+  ["INDEX", "index"],
+  ["AVAIL_JUMP", "availJump"],
+];
+
+/** All counters as they are now. */
+export function readStats(host: Counted): HostStats {
+  const { core, pool } = host;
+  return {
+    ports: host.switches.flatMap((sw) => sw.ports.map((port) => portStats(core, port))),
+    nics: host.nics.map((nic) => nicStats(core, nic)),
+    guests: host.guests.map((guest) => guestStats(core, guest)),
+    mappings: host.guests.filter((guest) => guest.mapping).map((guest) => mappingStats(core, guest)),
+    pool: {
+      buffers: host.buffers,
+      available: core.exports.poolAvailable(pool),
+      outstanding: core.exports.poolOutstanding(pool),
+    },
+  };
+}
+
+function portStats(core: Core, { name, address, of }: VSwitch["ports"][number]): PortStats {
+  const count = (field: PortLayout) => core.counter(address + field);
+  const queues = of instanceof Guest ? [of.rxVirtqueue, of.txVirtqueue] : [];
+  const ofQueues = (offset: number) => queues.reduce((n, vq) => n + core.counter(vq + offset), 0);
+  const dropped = DROPS.map(([key, label]): [string, number] => [
+    label,
+    count(PortLayout.drops + 8 * Drop[key]),
+  ]);
+  const refused = REFUSALS.map(([key, label]): [string, number] => [
+    `refused.${label}`,
+    ofQueues(Virtqueue.refusals + 8 * Refusal[key]),
+  ]);
+  return {
+    name,
+    rxPackets: count(PortLayout.rxPackets),
+    rxBytes: count(PortLayout.rxBytes),
+    txPackets: count(PortLayout.txPackets),
+    txBytes: count(PortLayout.txBytes),
+    copies: count(PortLayout.copies),
+    copiedBytes: count(PortLayout.copiedBytes),
+    notifications: ofQueues(Virtqueue.notifications),
+    drops: counted([...dropped, ...refused]),
+  };
+}
+
+function nicStats(core: Core, { address }: Nic): HostStats["nics"][number] {
+  const count = (field: NicLayout) => core.counter(address + field);
+  return {
+    rxPackets: count(NicLayout.rxPackets),
+    rxBytes: count(NicLayout.rxBytes),
+    txPackets: count(NicLayout.txPackets),
+    txBytes: count(NicLayout.txBytes),
+    drops: counted([
+      ["rxNoBuffer", count(NicLayout.rxNoBuffer)],
+      ["rxOversize", count(NicLayout.rxOversize)],
+      ["rxRunt", count(NicLayout.rxRunt)],
+      ["rxStopped", count(NicLayout.rxStopped)],
+    ]),
+  };
+}
+
+function guestStats(core: Core, { name, address }: Guest): HostStats["guests"][number] {
+  const count = (field: GuestLayout) => core.counter(address + field);
+  return {
+    name,
+    received: count(GuestLayout.received),
+    transmitted: count(GuestLayout.transmitted),
+    drops: counted([
+      ["function", count(GuestLayout.droppedByFunction)],
+      ["txFull", count(GuestLayout.droppedTxFull)],
+      ["malformed", count(GuestLayout.droppedMalformed)],
+    ]),
+  };
+}
+
+function mappingStats(core: Core, { name, mapping }: Guest): HostStats["mappings"][number] {
+  const count = (field: Mapping) => core.counter(mapping + field);
+  return {
+    guest: name,
+    hits: count(Mapping.hits),
+    misses: count(Mapping.misses),
+    hostBuffers: count(Mapping.hostBuffers),
+    unmappable: count(Mapping.unmappable),
+    scrubbedBytes: count(Mapping.scrubbedBytes),
+  };
+}
+
+/** The entries whose counter isn't 0. */
+function counted(entries: [string, number][]): Record<string, number> {
+  return Object.fromEntries(entries.filter(([, n]) => n > 0));
+}
