@@ -522,9 +522,10 @@ export enum Guest {
   run = 12,
   rx = 16,
   tx = 20,
-  /** LIFO of free buffers (Packet each), its length, and how many there are in all. */
+  /** LIFO of free buffers (Packet each), and its length. */
   free = 24,
   freeCount = 28,
+  /** Address of all buffers. */
   buffers = 32,
   bufferSize = 36,
   /** Offset of the frame in a buffer: the net header stands right before it. */
@@ -533,6 +534,8 @@ export enum Guest {
   /** Table of the function's own (firewall rules), its length. */
   table = 48,
   tableLength = 52,
+  /** How many buffers there are. */
+  bufferCount = 56,
   mac = 64,
   /** MAC address that every sent frame goes to, or 0: the next guest of a chain. */
   nextHop = 72,
@@ -595,7 +598,6 @@ export enum Mapping {
   mask = 20,
   head = 24,
   tail = 28,
-  active = 32,
   port = 44,
   hits = 64,
   misses = 72,

@@ -81,7 +81,7 @@ describe.each(FORMATS)("PVP over a %s virtqueue", (_name, options) => {
 test("R1: mapping and unmapping under load loses nothing", async () => {
   const r = await rig({ attach: "iovtee" });
   const { check, stats } = drive(r, 64, 10_000, (i) =>
-    i % 2 ? r.sw.remap(r.nic, r.guest) : r.sw.unmap(r.nic, r.guest),
+    i % 2 ? r.sw.map(r.nic, r.guest) : r.sw.unmap(r.guest),
   );
   expect(check).toMatchObject({ sent: 640_000, received: 640_000, ...clean });
   expect(stats.mappings[0]?.hits).toBeGreaterThan(0);
@@ -92,10 +92,8 @@ test("R1: mapping and unmapping under load loses nothing", async () => {
 test("R7: after unmap and reset a poisoned region stays poisoned under load", async () => {
   const r = await rig({ attach: "iovtee" });
   drive(r, 64, 4);
-  r.sw.unmap(r.nic, r.guest);
+  r.sw.stop(r.guest);
   const { core } = r.host;
-  core.exports.stopVirtqueue(r.guest.rxVirtqueue);
-  core.exports.stopVirtqueue(r.guest.txVirtqueue);
   const region = core.bytes.subarray(r.guest.region, r.guest.region + r.guest.regionSize);
   region.fill(0xa5);
   for (let i = 0; i < 20; i++) {
@@ -105,6 +103,27 @@ test("R7: after unmap and reset a poisoned region stays poisoned under load", as
   expect(region.every((byte) => byte === 0xa5)).toBe(true);
   expect(r.host.stats().ports[1]?.drops.down).toBeGreaterThan(0);
 });
+
+test.each(["vhost", "iovtee"] as const)(
+  "R7: a guest stops and starts again under load, over %s",
+  async (attach) => {
+    const r = await rig({ attach });
+    drive(r, 64, 4);
+    r.sw.stop(r.guest);
+    r.sw.stop(r.guest);
+    r.nic.receive([frame(r.guest.mac)]);
+    r.host.drain();
+    expect(r.host.stats().ports[1]?.drops).toEqual({ down: 1 });
+    r.sw.start(r.guest);
+    const { check, stats } = drive(r, 64, 1000, (i) => {
+      if (i % 10 === 0) r.sw.stop(r.guest);
+      if (i % 10 === 0) r.sw.start(r.guest);
+    });
+    expect(check).toMatchObject({ sent: 64_000, received: 64_000, ...clean });
+    if (attach === "iovtee") expect(stats.mappings[0]?.hits).toBeGreaterThan(60_000);
+    conserved(stats);
+  },
+);
 
 test("R5: a frame for another that landed in a mapped buffer is wiped before the guest gets the buffer again", async () => {
   const r = await rig({ attach: "iovtee" }, 2);

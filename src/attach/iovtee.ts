@@ -48,15 +48,23 @@ export function createMapping(
 }
 
 /**
- * Maps a new receive queue of `nic` to the guest, which is at switch port `port`: the card's filter steers the
- * guest's MAC address to that queue (R1), and its descriptors are the guest's buffers (R2).
- * @throws RangeError for a guest that is attached otherwise, or where memory or filters are full
+ * Maps a receive queue of `nic` to the guest, which is at switch port `port`: its descriptors are the guest's
+ * buffers (R2), and the card's filter steers the guest's MAC address to it (R1). It is made at the first time.
+ * @throws RangeError for a guest that is attached otherwise or mapped already, or where memory or filters are full
  */
 export function map(nic: Nic, guest: Mapped, port: number): void {
+  const { core } = nic.host;
   if (!guest.mapping) throw new RangeError(`${guest.name}: attached by ${guest.attach}, expected "iovtee"`);
-  const queue = nic.addMappedQueue(guest.mapping, NetHeader.SIZE);
-  nic.host.core.setFields(guest.mapping, { [Mapping.queue]: nic.rxQueue(queue), [Mapping.active]: 1 });
-  feed(nic, guest, queue, port);
+  const old = core.u32(guest.mapping + Mapping.queue);
+  if (old && (core.u32(old + RxQueue.enabled) || core.u32(old + RxQueue.nic) !== nic.address)) {
+    throw new RangeError(`${guest.name}: mapped already, expected one card and one mapping for each guest`);
+  }
+  const queue = old || nic.addMappedQueue(guest.mapping, NetHeader.SIZE);
+  core.setU32(guest.mapping + Mapping.queue, queue);
+  core.setU32(queue + RxQueue.enabled, 1);
+  core.exports.fillMapping(guest.mapping);
+  core.exports.refillMapping(guest.mapping, 0);
+  nic.steer(guest.mac, 0, core.u32(queue + RxQueue.index), port);
 }
 
 /**
@@ -72,20 +80,4 @@ export function unmap(nic: Nic, guest: Mapped, deliver: () => void): void {
   core.exports.flushNic(nic.address); // the card ends its DMA and answers
   deliver();
   core.exports.reclaimMapping(guest.mapping, 0);
-}
-
-/** Maps again what `unmap` undid. */
-export function remap(nic: Nic, guest: Mapped, port: number): void {
-  const { core } = nic.host;
-  const queue = core.u32(guest.mapping + Mapping.queue);
-  core.setU32(queue + RxQueue.enabled, 1);
-  feed(nic, guest, core.u32(queue + RxQueue.index), port);
-}
-
-/** Posts the guest's buffers to receive queue `queue`, then steers its frames there. */
-function feed(nic: Nic, guest: Mapped, queue: number, port: number): void {
-  const { exports } = nic.host.core;
-  exports.fillMapping(guest.mapping);
-  exports.refillMapping(guest.mapping, 0);
-  nic.steer(guest.mac, 0, queue, port);
 }

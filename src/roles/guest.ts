@@ -74,6 +74,8 @@ export class Guest {
   /** Its mapping's directory id and address; 0 unless attached by "iovtee". */
   readonly mappingId: number = 0;
   readonly mapping: number = 0;
+  readonly #features: number;
+  readonly #polls: boolean;
 
   /** @internal Use `host.guest()`. */
   constructor(
@@ -106,8 +108,32 @@ export class Guest {
     }
     const guest = core.place(Kind.GUEST, GuestLayout.SIZE, name, region.id);
     this.address = guest.address;
-    core.setU32(this.address + GuestLayout.id, guest.id);
-    this.#start(options, bufferSize);
+    this.#features = featuresOf(options);
+    const indirect = options.indirect ?? false;
+    const first = this.#tables + (indirect ? this.ring * INDIRECT_ENTRIES * SplitDesc.SIZE : 0);
+    const buffers = Math.min(65535, Math.floor((this.regionSize - first) / bufferSize));
+    if (buffers < 1) {
+      throw new RangeError(
+        `memory: ${this.regionSize} bytes for ${name}, expected ${first + bufferSize} at least for a ring of ${this.ring}`,
+      );
+    }
+    const place = (kind: Kind, bytes: number) => core.place(kind, bytes, name, guest.id).address;
+    core.setFields(this.address, {
+      [GuestLayout.id]: guest.id,
+      [GuestLayout.region]: this.region,
+      [GuestLayout.regionSize]: this.regionSize,
+      [GuestLayout.rx]: place(Kind.DRIVER, driverBytes(this.ring, false)),
+      [GuestLayout.tx]: place(Kind.DRIVER, driverBytes(this.ring, indirect)),
+      [GuestLayout.free]: place(Kind.BYTES, buffers * Packet.SIZE),
+      [GuestLayout.buffers]: this.region + first,
+      [GuestLayout.bufferCount]: buffers,
+      [GuestLayout.bufferSize]: bufferSize,
+      // The net header ends where the frame begins, on a cache line of its own.
+      [GuestLayout.headroom]: bufferSize >= HEADROOM + LINE ? HEADROOM : NetHeader.SIZE,
+      [GuestLayout.burst]: 32,
+    });
+    this.#polls = !options.interrupts;
+    this.start();
     core.setU32(this.address + GuestLayout.run, FUNCTIONS[options.run ?? "macswap"]);
     core.setU64(this.address + GuestLayout.mac, parseMac(this.mac));
     if (options.nextHop) this.nextHop = options.nextHop;
@@ -115,84 +141,73 @@ export class Guest {
     if (options.rules) this.#setRules(options.rules);
   }
 
-  /**
-   * Lays out the guest's memory from guest address 0 on (receive queue, transmit queue, indirect tables, buffers), sets
-   * up both queues and posts the first buffers.
-   * @throws RangeError where the region has no room for a buffer
-   */
-  #start(options: GuestOptions, bufferSize: number): void {
-    const { core } = this.host;
-    const indirect = options.indirect ?? false;
-    const queue = queueAreas(this.ring).bytes;
-    const tables = 2 * queue;
-    const first = tables + (indirect ? this.ring * INDIRECT_ENTRIES * SplitDesc.SIZE : 0);
-    const buffers = Math.min(65535, Math.floor((this.regionSize - first) / bufferSize));
-    if (buffers < 1) {
-      throw new RangeError(
-        `memory: ${this.regionSize} bytes for ${this.name}, expected ${first + bufferSize} at least ` +
-          `for a ring of ${this.ring}`,
-      );
-    }
-    // The net header ends where the frame begins, on a cache line of its own.
-    const headroom = bufferSize >= HEADROOM + LINE ? HEADROOM : NetHeader.SIZE;
-    const free = core.place(Kind.BYTES, buffers * Packet.SIZE, this.name, core.u32(this.address)).address;
-    for (let i = 0; i < buffers; i++) {
-      const index = buffers - 1 - i; // the last is taken first
-      writePacket(core, free + i * Packet.SIZE, {
-        addr: this.region + first + index * bufferSize + headroom - NetHeader.SIZE,
-        len: bufferSize - headroom + NetHeader.SIZE,
-        index,
-      });
-    }
-    core.setFields(this.address, {
-      [GuestLayout.region]: this.region,
-      [GuestLayout.regionSize]: this.regionSize,
-      [GuestLayout.rx]: this.#startQueue(this.rxVirtqueue, 0, options, 0),
-      [GuestLayout.tx]: this.#startQueue(
-        this.txVirtqueue,
-        queue,
-        options,
-        indirect ? this.region + tables : 0,
-      ),
-      [GuestLayout.free]: free,
-      [GuestLayout.freeCount]: buffers,
-      [GuestLayout.buffers]: this.region + first,
-      [GuestLayout.bufferSize]: bufferSize,
-      [GuestLayout.headroom]: headroom,
-      [GuestLayout.burst]: 32,
-    });
-    core.exports.pollGuest(this.address);
+  /** Guest address of the indirect tables, behind both queues. */
+  get #tables(): number {
+    return 2 * queueAreas(this.ring).bytes;
   }
 
   /**
-   * Both sides of a queue at guest address `at`; `indirect`: address of its indirect tables, or 0.
-   * @returns the driver's address
+   * @internal Use `VSwitch.start()`. The driver starts: all buffers are free, both queues are empty and ready, and
+   * the first buffers are posted. Guest memory holds from address 0 on the receive queue, the transmit queue,
+   * indirect tables, buffers.
    */
-  #startQueue(virtqueue: number, at: number, options: GuestOptions, indirect: number): number {
+  start(): void {
     const { core } = this.host;
-    const { driver, device } = queueAreas(this.ring);
-    const features = featuresOf(options);
-    const [desc, avail, used] = [at, at + driver, at + device].map(BigInt) as [bigint, bigint, bigint];
-    if (!core.exports.startVirtqueue(virtqueue, desc, avail, used, this.ring, features)) {
-      throw new RangeError(`memory: no room for a ring of ${this.ring} at ${at} of ${this.name}'s memory`);
+    const at = (field: number) => core.u32(this.address + field);
+    const count = at(GuestLayout.bufferCount);
+    const size = at(GuestLayout.bufferSize);
+    const before = at(GuestLayout.headroom) - NetHeader.SIZE;
+    for (let i = 0; i < count; i++) {
+      const index = count - 1 - i; // the last is taken first
+      writePacket(core, at(GuestLayout.free) + i * Packet.SIZE, {
+        addr: at(GuestLayout.buffers) + index * size + before,
+        len: size - before,
+        index,
+      });
     }
-    const { address } = core.place(
-      Kind.DRIVER,
-      driverBytes(this.ring, indirect !== 0),
-      this.name,
-      core.u32(this.address),
-    );
-    initDriver(core, address, {
-      desc: this.region + at,
-      driver: this.region + at + driver,
-      device: this.region + at + device,
+    core.setU32(this.address + GuestLayout.freeCount, count);
+    const queue = queueAreas(this.ring).bytes;
+    const indirect = this.#features & Feature.INDIRECT_DESC ? this.region + this.#tables : 0;
+    this.#startQueue(at(GuestLayout.rx), this.rxVirtqueue, 0, 0);
+    this.#startQueue(at(GuestLayout.tx), this.txVirtqueue, queue, indirect);
+    core.exports.pollGuest(this.address);
+  }
+
+  /** Both sides of a queue at guest address `at`; `indirect`: address of its indirect tables, or 0. */
+  #startQueue(driver: number, virtqueue: number, at: number, indirect: number): void {
+    const { region } = this;
+    const { core } = this.host;
+    const areas = queueAreas(this.ring);
+    core.bytes.fill(0, region + at, region + at + areas.bytes);
+    initDriver(core, driver, {
+      desc: region + at,
+      driver: region + at + areas.driver,
+      device: region + at + areas.device,
       size: this.ring,
-      features,
-      base: this.region,
-      polls: !options.interrupts,
+      features: this.#features,
+      base: region,
+      polls: this.#polls,
       indirect,
     });
-    return address;
+    const [desc, avail, used] = [at, at + areas.driver, at + areas.device].map(BigInt) as [
+      bigint,
+      bigint,
+      bigint,
+    ];
+    if (!core.exports.startVirtqueue(virtqueue, desc, avail, used, this.ring, this.#features)) {
+      throw new RangeError(`${this.name}: the device refuses a queue of ${this.ring} at guest address ${at}`);
+    }
+  }
+
+  /**
+   * @internal Use `VSwitch.stop()`. The driver resets the device (virtio 1.2, 2.4.1): no byte is written for it any
+   * more, and all buffers are the guest's.
+   */
+  stop(): void {
+    const { exports } = this.host.core;
+    exports.stopVirtqueue(this.rxVirtqueue);
+    exports.stopVirtqueue(this.txVirtqueue);
+    if (this.mapping) exports.forgetMapping(this.mapping);
   }
 
   /** MAC address that every frame is sent on to. */

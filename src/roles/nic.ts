@@ -78,7 +78,7 @@ export class Nic {
     });
     this.#addTxQueue(2 * this.ring);
     for (let i = 0; i < rssQueues; i++) {
-      core.exports.refillRxQueue(this.rxQueue(this.#addRxQueue({})), 0);
+      core.exports.refillRxQueue(this.#addRxQueue({ [RxQueue.enabled]: 1 }), 0);
     }
     this.#staging = core.place(Kind.BYTES, Nic.STAGED * (Packet.SIZE + FRAME_ROOM), name).address;
   }
@@ -97,7 +97,7 @@ export class Nic {
 
   /**
    * One more receive queue, without buffers yet; `fields`: what `RxQueue` holds besides.
-   * @returns its number
+   * @returns its address
    */
   #addRxQueue(fields: Readonly<Record<number, number>>): number {
     const { core, pool } = this.host;
@@ -113,12 +113,11 @@ export class Nic {
       [RxQueue.nic]: this.address,
       [RxQueue.pool]: pool,
       [RxQueue.index]: index,
-      [RxQueue.enabled]: 1,
       ...fields,
     });
     core.setU32(core.u32(this.address + NicLayout.rxTable) + 4 * index, address);
     core.setU32(this.address + NicLayout.rxQueues, index + 1);
-    return index;
+    return address;
   }
 
   get #id(): number {
@@ -134,7 +133,7 @@ export class Nic {
   /**
    * @internal One more receive queue, whose buffers are those of the IOVTee mapping at `mapping`: in front of a
    * frame the card leaves `offset` bytes free.
-   * @returns its number
+   * @returns its address
    * @throws RangeError where there are as many as there may be, or the memory is full
    */
   addMappedQueue(mapping: number, offset: number): number {

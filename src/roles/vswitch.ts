@@ -10,7 +10,7 @@ import {
   Switch as SwitchLayout,
   TAKES_NOTHING,
 } from "../../assembly/layout.ts";
-import { map, remap, unmap } from "../attach/iovtee.ts";
+import { map, unmap } from "../attach/iovtee.ts";
 import type { HostMemory } from "../core/host-memory.ts";
 import { createMacTable, entriesFor } from "../core/mac-table.ts";
 import { parseMac } from "../mac.ts";
@@ -39,6 +39,10 @@ export class VSwitch {
   readonly address: number;
   /** What is connected, by port number, with the port's address. */
   readonly ports: { name: string; address: number; of: Nic | Guest | FramePort }[] = [];
+  /** Guests that are mapped, and to which card's queue. */
+  readonly #mapped = new Map<Guest, Nic>();
+  /** Guests that are stopped, and what they were mapped to. */
+  readonly #stopped = new Map<Guest, Nic | undefined>();
 
   /** @internal Use `host.vswitch()`. */
   constructor(
@@ -111,25 +115,49 @@ export class VSwitch {
   /**
    * Maps a receive queue of `nic` to the guest's receive virtqueue (IOVTee, R1): a queue of its own, to which the
    * card's filter steers the guest's MAC address.
+   * @throws RangeError for a guest that isn't attached by "iovtee", that is stopped or mapped already, or where
+   *   the memory or the card's filters are full
    */
   map(nic: Nic, guest: Guest): void {
+    if (this.#stopped.has(guest))
+      throw new RangeError(`${guest.name}: stopped, expected one that was started`);
     map(nic, guest, this.indexOf(guest));
+    this.#mapped.set(guest, nic);
   }
 
   /**
    * Undoes `map` (R7): when it returns, the card writes nothing more into the guest's memory. Frames that were
    * received are delivered; the guest's buffers are used by the copying path from then on.
    */
-  unmap(nic: Nic, guest: Guest): void {
+  unmap(guest: Guest): void {
+    const nic = this.#mapped.get(guest);
+    if (!nic) return;
     const port = this.ports[this.indexOf(nic)];
     unmap(nic, guest, () => {
       if (port) while (this.host.core.exports.pollPort(this.address, port.address) > 0) {}
     });
+    this.#mapped.delete(guest);
   }
 
-  /** Maps again what `unmap` undid. */
-  remap(nic: Nic, guest: Guest): void {
-    remap(nic, guest, this.indexOf(guest));
+  /**
+   * The guest's driver resets its device (virtio 1.2, 2.4.1), or the guest goes away: its mapping is undone, and
+   * when this returns no byte of its memory is written any more. Frames for it are dropped, counted as `down`.
+   */
+  stop(guest: Guest): void {
+    if (this.#stopped.has(guest)) return;
+    const nic = this.#mapped.get(guest);
+    this.unmap(guest);
+    guest.stop();
+    this.#stopped.set(guest, nic);
+  }
+
+  /** A stopped guest's driver starts again: with empty queues and all of its buffers, mapped if it was before. */
+  start(guest: Guest): void {
+    if (!this.#stopped.has(guest)) return;
+    const nic = this.#stopped.get(guest);
+    this.#stopped.delete(guest);
+    guest.start();
+    if (nic) this.map(nic, guest);
   }
 
   /**
