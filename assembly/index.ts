@@ -130,9 +130,6 @@ export function poolOutstanding(pool: usize): u32 {
 
 // IOVTee
 
-export function fillMapping(mapping: usize): void {
-  Mappings.fill(mapping);
-}
 export function refillMapping(mapping: usize, lcore: u32): void {
   Mappings.refill(mapping, lcore);
 }

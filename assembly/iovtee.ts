@@ -37,36 +37,27 @@ export class Mappings {
     return m + Mapping.pring + (load<u32>(m, Mapping.mask) + 1 + id) * Packet.SIZE;
   }
 
-  /** Takes buffers from the avail ring to the PRing (R2). */
-  static fill(m: usize): void {
+  /**
+   * Takes buffers from the avail ring to `to` (R2), at most `max`: those that the card can be given. Another is left
+   * to the copying path, which takes any. Returns how many.
+   */
+  static fill(m: usize, to: usize, max: u32): u32 {
     const vq: usize = load<u32>(m, Mapping.virtqueue);
-    if (!load<u32>(vq, Virtqueue.ready) || load<u32>(vq, Virtqueue.broken)) return;
-    if (load<u32>(vq, Virtqueue.features) & Feature.PACKED) Mappings.fillFrom<PackedDevice>(m, vq);
-    else Mappings.fillFrom<SplitDevice>(m, vq);
+    if (!max || !load<u32>(vq, Virtqueue.ready) || load<u32>(vq, Virtqueue.broken)) return 0;
+    return load<u32>(vq, Virtqueue.features) & Feature.PACKED
+      ? Mappings.fillFrom<PackedDevice>(m, vq, to, max)
+      : Mappings.fillFrom<SplitDevice>(m, vq, to, max);
   }
 
-  static fillFrom<D extends SplitDevice>(m: usize, vq: usize): void {
+  @inline static fillFrom<D extends SplitDevice>(m: usize, vq: usize, to: usize, max: u32): u32 {
     const device = changetype<D>(0);
-    const mask = load<u32>(m, Mapping.mask);
-    const id = load<u32>(m, Mapping.id);
-    let tail = load<u32>(m, Mapping.tail);
-    let room = mask + 1 - (tail - load<u32>(m, Mapping.head));
-    while (room) {
-      const run = min(room, mask + 1 - (tail & mask));
-      const to = Mappings.slot(m, tail);
-      const n = device.take(vq, to, run, true, id);
-      const good = Mappings.remember(m, to, n, mask);
-      tail += good;
-      room -= good;
-      if (good < n) {
-        // Left to the copying path, which takes any buffer.
-        device.untake(vq, to + good * Packet.SIZE, n - good);
-        Count.add(m + Mapping.unmappable, 1);
-        break;
-      }
-      if (n < run) break;
+    const n = device.take(vq, to, max, true, load<u32>(m, Mapping.id));
+    const good = Mappings.remember(m, to, n, load<u32>(m, Mapping.mask));
+    if (good < n) {
+      device.untake(vq, to + good * Packet.SIZE, n - good);
+      Count.add(m + Mapping.unmappable, 1);
     }
-    store<u32>(m, tail, Mapping.tail);
+    return good;
   }
 
   /** Remembers each of these `n` buffers as it is. Stops before one that is too small. */
@@ -84,28 +75,53 @@ export class Mappings {
   }
 
   /**
-   * Posts what the PRing has to the NIC (R2). With none, and few descriptors left, host buffers keep the queue
-   * going if `onEmpty` is "host" (R3); not sooner, since each of them costs a copy.
+   * Gives the card the guest's buffers (R2): the PRing is kept at its reserve, what is above goes to the card, then
+   * what the guest has posted since goes there straight. With few descriptors left, host buffers keep the
+   * queue going if `onEmpty` is "host" (R3); not sooner, since each of them costs a copy.
    */
   static refill(m: usize, lcore: u32): void {
     const q: usize = load<u32>(m, Mapping.queue);
     const slots = load<u32>(q, RxQueue.mask) + 1;
-    let head = load<u32>(m, Mapping.head);
     const mask = load<u32>(m, Mapping.mask);
-    const held = load<u32>(m, Mapping.tail) - head;
     const kept = (mask + 1) / RESERVE;
-    let n = held > kept ? min(held - kept, slots - Pmd.posted(q)) : 0;
-    while (n) {
-      const run = min(n, mask + 1 - (head & mask));
+    let head = load<u32>(m, Mapping.head);
+    let tail = load<u32>(m, Mapping.tail);
+    while (tail - head < kept) {
+      const run = min(kept - (tail - head), mask + 1 - (tail & mask));
+      const n = Mappings.fill(m, Mappings.slot(m, tail), run);
+      tail += n;
+      if (n < run) break;
+    }
+    store<u32>(m, tail, Mapping.tail);
+    let room = slots - Pmd.posted(q);
+    while (room && tail - head > kept) {
+      const run = min(min(tail - head - kept, room), mask + 1 - (head & mask));
       Pmd.post(q, Mappings.slot(m, head), run);
       head += run;
-      n -= run;
+      room -= run;
     }
     store<u32>(m, head, Mapping.head);
+    if (tail - head == kept) Mappings.post(m, q, room);
     const low = slots / 4;
     if (load<u32>(m, Mapping.onEmpty) == OnEmpty.HOST && Pmd.posted(q) < low) {
       Count.add(m + Mapping.hostBuffers, Pmd.refill(q, lcore, low));
     }
+  }
+
+  /** Up to `room` of the guest's buffers straight into the card's ring. */
+  @inline static post(m: usize, q: usize, room: u32): void {
+    const ring: usize = load<u32>(q, RxQueue.ring);
+    const mask = load<u32>(q, RxQueue.mask);
+    let posted = load<u32>(q, RxQueue.posted);
+    while (room) {
+      const slot = posted & mask;
+      const run = min(room, mask + 1 - slot);
+      const n = Mappings.fill(m, ring + slot * Packet.SIZE, run);
+      posted += n;
+      room -= n;
+      if (n < run) break;
+    }
+    Pmd.announce(q, posted);
   }
 
   /** Buffers for the copying path: those taken from the guest first are used first. */

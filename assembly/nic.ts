@@ -34,6 +34,9 @@ import { Sync } from "./sync";
 /** Descriptors that the driver frees at a time, as the RS threshold of Intel's cards. */
 const TX_FREE: u32 = 32;
 
+/** The driver posts buffers when so many descriptors have none, or an eighth of a small ring (DPDK: rx_free_thresh). */
+const RX_FREE: u32 = 32;
+
 export class Card {
   @inline static rxQueue(nic: usize, index: u32): usize {
     return load<u32>(load<u32>(nic, Nic.rxTable) + index * 4);
@@ -215,6 +218,12 @@ export class Pmd {
   /** Descriptors that the card holds or has finished and the driver hasn't taken. */
   @inline static posted(q: usize): u32 {
     return load<u32>(q, RxQueue.posted) - load<u32>(q, RxQueue.next);
+  }
+
+  /** Whether so many descriptors have no buffer that posting some pays. */
+  @inline static wantsRefill(q: usize): bool {
+    const slots = load<u32>(q, RxQueue.mask) + 1;
+    return load<u32>(q, RxQueue.enabled) != 0 && slots - Pmd.posted(q) >= min(RX_FREE, (slots + 7) / 8);
   }
 
   /** Posts `n` empty buffers; the caller has seen that there is room. */

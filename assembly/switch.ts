@@ -81,13 +81,10 @@ export class Switching {
       const q = Card.rxQueue(nic, i);
       const n = Pmd.rxBurst(q, to, burst, BURST_DESCRIPTORS);
       if (n) moved += Switching.process(sw, port, n);
+      if (!Pmd.wantsRefill(q)) continue;
       const mapping: usize = load<u32>(q, RxQueue.mapping);
-      if (mapping) {
-        Mappings.fill(mapping);
-        if (load<u32>(q, RxQueue.enabled)) Mappings.refill(mapping, load<u32>(sw, Switch.lcore));
-      } else if (n && load<u32>(q, RxQueue.enabled)) {
-        Pmd.refill(q, load<u32>(sw, Switch.lcore), load<u32>(q, RxQueue.mask) + 1);
-      }
+      if (mapping) Mappings.refill(mapping, load<u32>(sw, Switch.lcore));
+      else Pmd.refill(q, load<u32>(sw, Switch.lcore), load<u32>(q, RxQueue.mask) + 1);
     }
     return moved;
   }

@@ -111,9 +111,9 @@ test.each(["vhost", "iovtee"] as const)(
     drive(r, 64, 4);
     r.sw.stop(r.guest);
     r.sw.stop(r.guest);
-    r.nic.receive([frame(r.guest.mac)]);
+    r.nic.receive(Array.from({ length: 64 }, () => frame(r.guest.mac)));
     r.host.drain();
-    expect(r.host.stats().ports[1]?.drops).toEqual({ down: 1 });
+    expect(r.host.stats().ports[1]?.drops).toEqual({ down: 64 });
     r.sw.start(r.guest);
     const { check, stats } = drive(r, 64, 1000, (i) => {
       if (i % 10 === 0) r.sw.stop(r.guest);
@@ -124,6 +124,29 @@ test.each(["vhost", "iovtee"] as const)(
     conserved(stats);
   },
 );
+
+test("a card that ran dry because the pool was empty receives again when buffers come back", async () => {
+  const host = await Host.create({ buffers: 65 });
+  const nic = host.nic({ ring: 64 });
+  const port = host.port();
+  host.vswitch({ connect: [nic, port] });
+  const station = "02:00:00:00:00:99";
+  const hello = frame(WIRE);
+  hello[11] = 0x99;
+  hello[10] = 0;
+  expect(port.push([hello])).toBe(1); // so that the switch learns where the station is
+  host.drain();
+  const burst = Array.from({ length: 64 }, () => frame(station));
+  expect(nic.receive(burst)).toBe(64);
+  host.drain();
+  expect(nic.receive(burst)).toBe(1);
+  host.drain(); // now all buffers wait at the port
+  expect(nic.receive(burst)).toBe(0);
+  host.drain();
+  expect(port.take(() => {})).toBe(65);
+  host.drain();
+  expect(nic.receive(burst)).toBe(64);
+});
 
 test("R5: a frame for another that landed in a mapped buffer is wiped before the guest gets the buffer again", async () => {
   const r = await rig({ attach: "iovtee" }, 2);

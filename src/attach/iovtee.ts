@@ -62,7 +62,6 @@ export function map(nic: Nic, guest: Mapped, port: number): void {
   const queue = old || nic.addMappedQueue(guest.mapping, NetHeader.SIZE);
   core.setU32(guest.mapping + Mapping.queue, queue);
   core.setU32(queue + RxQueue.enabled, 1);
-  core.exports.fillMapping(guest.mapping);
   core.exports.refillMapping(guest.mapping, 0);
   nic.steer(guest.mac, 0, core.u32(queue + RxQueue.index), port);
 }
