@@ -296,9 +296,11 @@ struct nic {
 
 /* Whole frames only. */
 static inline u32 pmd_rx(struct rxq *q, pkt *to, u32 max) {
-  u32 mask = q->mask, next = q->next, posted = q->posted - next, n = 0, whole = 0;
-  while (n < posted && n < max) {
-    pkt *p = &q->ring[(next + n) & mask];
+  pkt *ring = q->ring;
+  u32 mask = q->mask, next = q->next, n = 0, whole = 0;
+  max = min32(q->posted - next, max);
+  while (n < max) {
+    pkt *p = &ring[(next + n) & mask];
     u32 flags = ACQUIRE(&p->shared_word) >> 16;
     if (!(flags & DONE)) break;
     u32 more = flags & MORE;
@@ -771,16 +773,19 @@ struct guest {
 
 static inline u32 driver_post(struct driver *d, const pkt *from, u32 n, bool writable) {
   d->writable = writable;
+  struct vring_desc *table = d->desc;
+  u16 *ring = d->avail_ring->ring, *free_ids = d->free_ids;
+  pkt *shadow = d->shadow;
   u32 mask = d->size - 1, base = d->base, free = d->free_count, avail = d->avail;
   u64 direction = (u64)(writable ? DESC_WRITE : 0) << 32;
   if (n > free) n = free;
   for (u32 i = 0; i < n; i++) {
     v128 p = from[i].v;
     u64 low = d_low(p);
-    u32 head = d->free_ids[--free];
-    d->desc[head] = (struct vring_desc){(u32)low - base, low >> 32 | direction};
-    d->shadow[head].v = p;
-    d->avail_ring->ring[avail++ & mask] = (u16)head;
+    u32 head = free_ids[--free];
+    table[head] = (struct vring_desc){(u32)low - base, low >> 32 | direction};
+    shadow[head].v = p;
+    ring[avail++ & mask] = (u16)head;
   }
   d->free_count = free;
   d->avail = avail;
@@ -795,12 +800,15 @@ static inline void driver_publish(struct driver *d) {
 }
 
 static inline u32 driver_used(struct driver *d, pkt *to, u32 max) {
+  const u64_at4 *ring = d->used_ring->ring;
+  u16 *free_ids = d->free_ids;
+  pkt *shadow = d->shadow;
   u32 mask = d->size - 1, last = d->last_used, free = d->free_count, n = 0;
   u32 left = (u16)(ACQUIRE(&d->used_ring->idx) - last);
   bool writable = d->writable;
   for (; left && n < max; left--, last++) {
-    u64 element = ONCE(d->used_ring->ring[last & mask]);
-    pkt *s = &d->shadow[element & mask];
+    u64 element = ONCE(ring[last & mask]);
+    pkt *s = &shadow[element & mask];
     v128 p = s->v;
     u64 low = d_low(p);
     if (unlikely((u32)element > mask || low >> 48 || !(u32)low)) {
@@ -811,7 +819,7 @@ static inline u32 driver_used(struct driver *d, pkt *to, u32 max) {
     u64 room = low >> 32, len = element >> 32;
     to[n++].v = _mm_insert_epi16(p, (int)(writable && len < room ? len : room), 2);
     s->addr = 0;
-    d->free_ids[free++] = (u16)element;
+    free_ids[free++] = (u16)element;
   }
   d->free_count = free;
   d->last_used = last;
