@@ -3,10 +3,7 @@
  * mark the switch reads each frame's header and looks up where it goes; with it, and a mapped buffer, it reads none.
  */
 import Table from "cli-table3";
-import { gain, median, Rig } from "./rig.ts";
-
-const ROUNDS = 9;
-const PACKETS = 200_000;
+import { gain, PACKETS, Rig, ROUNDS, spread } from "./rig.ts";
 
 const VARIANTS = [
   { name: "vhost", attach: "vhost", mark: false },
@@ -31,7 +28,7 @@ export async function ablation(): Promise<string> {
       out.push([
         VARIANTS[i]?.name ?? "",
         String(size),
-        `${median(rig.ns).toFixed(1)} (${Math.min(...rig.ns).toFixed(1)}-${Math.max(...rig.ns).toFixed(1)})`,
+        spread(rig.ns),
         rig.check().toFixed(2),
         i === 0 ? "" : gain((rigs[0] as Rig).ns, rig.ns),
       ]);

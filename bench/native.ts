@@ -8,11 +8,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import Table from "cli-table3";
 import type { Attach } from "../src/host.ts";
-import { gain, median, Rig, ratio } from "./rig.ts";
+import { gain, median, PACKETS, Rig, ROUNDS, ratio, spread } from "./rig.ts";
 
 const BURST = 32;
-const ROUNDS = 15;
-const PACKETS = 200_000;
 const ATTACHMENTS: Attach[] = ["vhost", "iovtee"];
 const BUILDS = [
   { name: "one thread", shared: false, flags: ["-DPLAIN"] },
@@ -69,8 +67,8 @@ async function nativePvp(folder: string): Promise<string> {
       "PVP, in C and ours",
       "attach",
       "frame",
-      "ours ns/pkt",
-      "C ns/pkt",
+      "ours ns/pkt (min-max)",
+      "C ns/pkt (min-max)",
       "ours : C",
       "gain, ours",
       "gain, C",
@@ -101,8 +99,8 @@ async function nativePvp(folder: string): Promise<string> {
           name,
           one.rig.options.attach,
           String(size),
-          median(one.ours).toFixed(1),
-          median(one.c).toFixed(1),
+          spread(one.ours),
+          spread(one.c),
           ratio(one.ours, one.c).toFixed(2),
           base ? "" : gain(vhost.ours, one.ours),
           base ? "" : gain(vhost.c, one.c),

@@ -101,6 +101,17 @@ export class Rig {
   }
 }
 
+/**
+ * Many short rounds: where others use the machine too, most of them are left alone, and the median is of those.
+ */
+export const ROUNDS = 41;
+export const PACKETS = 50_000;
+
+/** Median, least and most: "39.5 (37.9-41.0)". */
+export function spread(ns: number[]): string {
+  return `${median(ns).toFixed(1)} (${Math.min(...ns).toFixed(1)}-${Math.max(...ns).toFixed(1)})`;
+}
+
 export function median(values: number[]): number {
   return [...values].sort((a, b) => a - b)[values.length >> 1] as number;
 }
