@@ -153,19 +153,18 @@ export class Guests {
     return out;
   }
 
-  /** `n` buffers are free again, each as it was: empty, with room for the net header in front of the frame. */
+  /** `n` buffers are free again, each as it was. */
   static give(g: usize, from: usize, n: u32): void {
     if (!n) return;
-    const base = load<u32>(g, Guest.buffers) + load<u32>(g, Guest.headroom) - NetHeader.SIZE;
     const size = load<u32>(g, Guest.bufferSize);
-    const room = size - load<u32>(g, Guest.headroom) + NetHeader.SIZE;
+    const blank = v128.load(g, Guest.blank);
+    const base = load<u32>(g, Guest.blank);
     const count = load<u32>(g, Guest.freeCount);
-    const to = load<u32>(g, Guest.free) + count * Packet.SIZE;
-    const blank = Desc.make(base, room, 0, 0, 0, 0, 0);
-    for (let i: u32 = 0; i < n; i++) {
-      const index = load<u16>(from + i * Packet.SIZE, Packet.index);
-      const d = i32x4.replace_lane(blank, 0, base + index * size);
-      v128.store(to + i * Packet.SIZE, i16x8.replace_lane(d, 5, index));
+    let to: usize = load<u32>(g, Guest.free) + count * Packet.SIZE;
+    for (const end = to + n * Packet.SIZE; to != end; to += Packet.SIZE) {
+      const index = load<u16>(from, Packet.index);
+      v128.store(to, i16x8.replace_lane(i32x4.replace_lane(blank, 0, base + index * size), 5, index));
+      from += Packet.SIZE;
     }
     store<u32>(g, count + n, Guest.freeCount);
   }

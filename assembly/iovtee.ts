@@ -51,7 +51,7 @@ export class Mappings {
 
   @inline static fillFrom<D extends SplitDevice>(m: usize, vq: usize, to: usize, max: u32): u32 {
     const device = changetype<D>(0);
-    const n = device.take(vq, to, max, true, load<u32>(m, Mapping.id));
+    const n = device.take(vq, to, max);
     const good = Mappings.remember(m, to, n, load<u32>(m, Mapping.mask));
     if (good < n) {
       device.untake(vq, to + good * Packet.SIZE, n - good);

@@ -160,10 +160,10 @@ export enum Pool {
   id = 0,
   count = 4,
   stride = 8,
-  base = 12,
-  headroom = 16,
   room = 20,
   ring = 24,
+  /** Packet: buffer 0 as it is when it's free: behind its headroom, `len` the room in it. */
+  blank = 32,
   caches = 64,
 }
 
@@ -412,6 +412,14 @@ export enum Virtqueue {
   /** 0, or the Refusal that stopped this queue until the driver resets it (2.1.2 DEVICE_NEEDS_RESET). */
   broken = 32,
   ready = 36,
+  /**
+   * What the host makes of this queue's plain buffers: their direction (DescFlag.WRITE or 0), their shortest length and
+   * by how many bytes they may be longer, and how many in front are left out (a net header that the device reads).
+   */
+  direction = 40,
+  least = 44,
+  range = 48,
+  skip = 52,
   /** Next available entry (split: free running; packed: position), and how far the driver is known to be. */
   avail = 64,
   availCache = 68,
@@ -432,6 +440,8 @@ export enum Virtqueue {
   refused = 152,
   /** u64 counters by Refusal. */
   refusals = 192,
+  /** Packet: what a taken buffer's descriptor begins as: owner, port, mark 1. */
+  blank = 272,
   SIZE = 320,
 }
 
@@ -525,11 +535,7 @@ export enum Guest {
   /** LIFO of free buffers (Packet each), and its length. */
   free = 24,
   freeCount = 28,
-  /** Address of all buffers. */
-  buffers = 32,
   bufferSize = 36,
-  /** Offset of the frame in a buffer: the net header stands right before it. */
-  headroom = 40,
   burst = 44,
   /** Table of the function's own (firewall rules), its length. */
   table = 48,
@@ -541,6 +547,8 @@ export enum Guest {
   nextHop = 72,
   ipv4 = 80,
   ipv6 = 88,
+  /** Packet: buffer 0 as it is when it's free: empty, with room for the net header in front of the frame. */
+  blank = 112,
   /** u64 counters. */
   received = 128,
   transmitted = 136,

@@ -15,13 +15,6 @@ export class Mempool {
     return pool + Pool.caches + lcore * PoolCache.SIZE;
   }
 
-  /** Buffer `index` as it is when it's free: behind its headroom, `len` the room in it. */
-  @inline static descriptor(pool: usize, index: u32): v128 {
-    const addr =
-      load<u32>(pool, Pool.base) + index * load<u32>(pool, Pool.stride) + load<u32>(pool, Pool.headroom);
-    return Desc.make(addr, load<u32>(pool, Pool.room), 0, load<u32>(pool, Pool.id), index, 0, 0);
-  }
-
   /** Up to `n` free buffers to `to`, at most a chunk; returns how many. */
   static take(pool: usize, lcore: u32, to: usize, n: u32): u32 {
     const cache = Mempool.cache(pool, lcore);
@@ -56,13 +49,13 @@ export class Mempool {
         memory.copy(slots, slots + PoolCache.CHUNK * Packet.SIZE, length * Packet.SIZE);
       }
       const some = min<u32>(n, PoolCache.CAPACITY - length);
-      const base = load<u32>(pool, Pool.base) + load<u32>(pool, Pool.headroom);
       const stride = load<u32>(pool, Pool.stride);
-      const blank = Desc.make(0, load<u32>(pool, Pool.room), 0, load<u32>(pool, Pool.id), 0, 0, 0);
-      for (let i: u32 = 0; i < some; i++) {
+      const blank = v128.load(pool, Pool.blank);
+      const base = load<u32>(pool, Pool.blank);
+      let to = slots + length * Packet.SIZE;
+      for (const end = to + some * Packet.SIZE; to != end; to += Packet.SIZE) {
         const index = load<u16>(from, Packet.index);
-        const d = i16x8.replace_lane(i32x4.replace_lane(blank, 0, base + index * stride), 5, index);
-        v128.store(slots + (length + i) * Packet.SIZE, d);
+        v128.store(to, i16x8.replace_lane(i32x4.replace_lane(blank, 0, base + index * stride), 5, index));
         from += Packet.SIZE;
       }
       length += some;

@@ -35,12 +35,11 @@ export class Vhost {
     const vq: usize = load<u32>(port, Port.from);
     if (!load<u32>(vq, Virtqueue.ready)) return 0;
     const index = load<u32>(port, Port.index);
-    const id = load<u32>(vq, Virtqueue.id);
     let n: u32 = 0;
     let frames: u32 = 0;
     while (frames < max && !load<u32>(vq, Virtqueue.broken)) {
       const list = to + n * Packet.SIZE;
-      const some = device.take(vq, list, min(max - frames, room - n), false, id, NetHeader.SIZE, index);
+      const some = device.take(vq, list, min(max - frames, room - n));
       n += some;
       frames += some;
       if (frames == max || room - n < <u32>QUEUE_MAX) break;
@@ -230,7 +229,7 @@ export class Vhost {
     const device = changetype<D>(0);
     const mapping: usize = load<u32>(port, Port.mapping);
     const parked = mapping ? Mappings.take(mapping, spare, n) : 0;
-    const got = parked == n ? n : parked + device.take(vq, spare + parked * Packet.SIZE, n - parked, true, 0);
+    const got = parked == n ? n : parked + device.take(vq, spare + parked * Packet.SIZE, n - parked);
     const fit = Vhost.writeHeaders(spare, from, got);
     const bytes = Copy.frames(spare, NetHeader.SIZE, from, fit, headers);
     device.complete(vq, spare, fit, true);

@@ -14,8 +14,6 @@ import { Count } from "../count";
 import {
   DescFlag,
   Feature,
-  FRAME_MAX,
-  FRAME_MIN,
   PackedEvent,
   Packet,
   PacketFlag,
@@ -77,14 +75,6 @@ export class Device {
   static inside(vq: usize, addr: u64, bytes: u32, alignment: u64): bool {
     const limit = <u64>load<u32>(vq, Virtqueue.limit);
     return bytes <= limit && addr <= limit - bytes && (addr & alignment) == 0;
-  }
-
-  /** Shortest and longest plain buffer that `take` takes, with the `skip` bytes of a net header or without. */
-  @inline static leastBytes(skip: u32): u32 {
-    return skip ? skip + FRAME_MIN : 1;
-  }
-  @inline static mostBytes(skip: u32): u32 {
-    return skip ? skip + FRAME_MAX : 0xffff;
   }
 
   static refuse(vq: usize, why: u32): void {

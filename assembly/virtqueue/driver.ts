@@ -95,7 +95,7 @@ export class Drivers {
       to,
       load<u32>(drv, Driver.writable) ? i16x8.replace_lane(d, 2, <i16>min(len, Desc.len(d))) : d,
     );
-    store<u32>(shadow, 0, Packet.addr);
+    store<u64>(shadow, 0);
     Drivers.freeId(drv, id);
     return 1;
   }
@@ -106,7 +106,7 @@ export class Drivers {
       const n = <u32>load<u16>(shadow, Packet.len);
       if (n > room) return 0;
       Desc.copy(to, load<u32>(shadow, Packet.addr), n);
-      store<u32>(shadow, 0, Packet.addr);
+      store<u64>(shadow, 0);
       Drivers.freeId(drv, id);
       return n;
     }
@@ -117,7 +117,7 @@ export class Drivers {
       const d = v128.load(s);
       // In a chain's shadow `mark` is the next id.
       v128.store(to + i * Packet.SIZE, i16x8.replace_lane(d, 3, <i16>(Desc.flags(d) & PacketFlag.MORE)));
-      store<u32>(s, 0, Packet.addr);
+      store<u64>(s, 0);
       Drivers.freeId(drv, id);
       id = Desc.mark(d);
     }

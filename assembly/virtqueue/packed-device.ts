@@ -22,16 +22,17 @@ export class PackedDevice {
   }
 
   /** As `SplitDevice.take`. */
-  take(vq: usize, to: usize, max: u32, writable: bool, owner: u32, skip: u32 = 0, port: u32 = 0): u32 {
+  take(vq: usize, to: usize, max: u32): u32 {
     const desc: usize = load<u32>(vq, Virtqueue.desc);
     const size = load<u32>(vq, Virtqueue.size);
     const limit = <u64>load<u32>(vq, Virtqueue.limit);
-    const base = load<u32>(vq, Virtqueue.base) + skip;
-    const blank = Desc.make(0, 0, 0, owner, 0, port, 1);
+    const skip = load<u32>(vq, Virtqueue.skip);
+    const base = load<u32>(vq, Virtqueue.base);
+    const blank = v128.load(vq, Virtqueue.blank);
+    const direction = load<u32>(vq, Virtqueue.direction);
+    const least = load<u32>(vq, Virtqueue.least);
+    const range = load<u32>(vq, Virtqueue.range);
     const taken = load<u32>(vq, Virtqueue.taken);
-    const wanted: u32 = writable ? DescFlag.WRITE : 0;
-    const least = Device.leastBytes(skip);
-    const range = Device.mostBytes(skip) - least;
     let position = load<u32>(vq, Virtqueue.avail);
     let wrap = load<u32>(vq, Virtqueue.availWrap);
     let available: u32 = wrap ? DescFlag.AVAIL : DescFlag.USED;
@@ -44,9 +45,11 @@ export class PackedDevice {
       const addr = load<u64>(p);
       const rest = load<u64>(p, PackedDesc.len);
       const len = <u32>rest;
-      if ((flags & ~AVAIL_USED) != wanted || len - least > range || addr > limit - len) break;
-      const d = i16x8.replace_lane(i32x4.replace_lane(blank, 0, base + <u32>addr), 2, <i16>(len - skip));
-      v128.store(to, i16x8.replace_lane(d, 5, <i16>(rest >> 32)));
+      if ((flags & ~AVAIL_USED) != direction) break;
+      if (len - least > range) break;
+      if (addr > limit - len) break;
+      const at = i32x4.replace_lane(blank, 0, base + <u32>addr + skip);
+      v128.store(to, i16x8.replace_lane(i16x8.replace_lane(at, 2, <i16>(len - skip)), 5, <i16>(rest >> 32)));
       to += Packet.SIZE;
       if (++position == size) {
         position = 0;

@@ -42,44 +42,52 @@ export class SplitDevice {
   }
 
   /**
-   * Up to `max` buffers that are one plain descriptor each; stops before the first that isn't. Of a buffer that
-   * the device reads, the net header in front is left out (`skip`), and what isn't a frame's length is left to
-   * `takeChain`. `owner` and `port`: what the descriptors are stamped with.
+   * Up to `max` buffers that are one plain descriptor each, of the kind that this queue takes (`Virtqueue.direction`
+   * and what follows it); stops before the first that isn't, which is left to `takeChain`.
    */
-  take(vq: usize, to: usize, max: u32, writable: bool, owner: u32, skip: u32 = 0, port: u32 = 0): u32 {
+  take(vq: usize, to: usize, max: u32): u32 {
     const n = min(SplitDevice.available(vq, max), max);
     if (!n) return 0;
     const ring = load<u32>(vq, Virtqueue.driver) + SplitAvail.ring;
     const desc: usize = load<u32>(vq, Virtqueue.desc);
     const mask = load<u32>(vq, Virtqueue.size) - 1;
     const limit = <u64>load<u32>(vq, Virtqueue.limit);
-    const base = load<u32>(vq, Virtqueue.base) + skip;
-    const blank = Desc.make(0, 0, 0, owner, 0, port, 1);
+    const skip = load<u32>(vq, Virtqueue.skip);
+    const base = load<u32>(vq, Virtqueue.base);
+    const blank = v128.load(vq, Virtqueue.blank);
+    const direction = load<u32>(vq, Virtqueue.direction);
+    const least = load<u32>(vq, Virtqueue.least);
+    const range = load<u32>(vq, Virtqueue.range);
     const next = load<u32>(vq, Virtqueue.avail);
-    const wanted: u32 = writable ? DescFlag.WRITE : 0;
-    const least = Device.leastBytes(skip);
-    const range = Device.mostBytes(skip) - least;
-    let i: u32 = 0;
-    // One way out of the loop, at its end: engines take what doesn't change out of such loops only.
-    do {
-      const head = <u32>load<u16>(ring + ((next + i) & mask) * 2);
-      const p = desc + (head & mask) * SplitDesc.SIZE;
-      const addr = load<u64>(p);
-      const rest = load<u64>(p, SplitDesc.len);
-      const len = <u32>rest;
-      const d = i16x8.replace_lane(i32x4.replace_lane(blank, 0, base + <u32>addr), 2, <i16>(len - skip));
-      v128.store(to, i16x8.replace_lane(d, 5, <i16>head));
-      const bad =
-        u32(head > mask) |
-        u32((<u32>(rest >> 32) & 0xffff) != wanted) |
-        u32(len - least > range) |
-        u32(addr > limit - len);
-      if (bad) break;
-      to += Packet.SIZE;
-    } while (++i < n);
-    store<u32>(vq, next + i, Virtqueue.avail);
-    store<u32>(vq, load<u32>(vq, Virtqueue.taken) + i, Virtqueue.taken);
-    return i;
+    const begin = to;
+    let left = n;
+    let slot = next & mask;
+    while (left) {
+      // Up to the ring's end. Each field is read once: the driver may change it at any time.
+      const run = min(left, mask + 1 - slot);
+      let p = ring + slot * 2;
+      for (const end = p + run * 2; p != end; p += 2) {
+        const head = <u32>load<u16>(p);
+        if (head > mask) break;
+        const d = desc + head * SplitDesc.SIZE;
+        const addr = load<u64>(d);
+        const len = load<u32>(d, SplitDesc.len);
+        if (load<u16>(d, SplitDesc.flags) != direction) break;
+        if (len - least > range) break;
+        if (addr > limit - len) break;
+        const at = i32x4.replace_lane(blank, 0, base + <u32>addr + skip);
+        v128.store(to, i16x8.replace_lane(i16x8.replace_lane(at, 2, <i16>(len - skip)), 5, <i16>head));
+        to += Packet.SIZE;
+      }
+      const done = <u32>(p - ring) / 2 - slot;
+      if (done < run) break;
+      left -= run;
+      slot = 0;
+    }
+    const taken = <u32>(to - begin) / Packet.SIZE;
+    store<u32>(vq, next + taken, Virtqueue.avail);
+    store<u32>(vq, load<u32>(vq, Virtqueue.taken) + taken, Virtqueue.taken);
+    return taken;
   }
 
   /**

@@ -18,8 +18,8 @@ import { Sync } from "../sync";
 import { Device } from "./device";
 import { Drivers } from "./driver";
 
-/** PacketFlag.MORE in the low half of a packet descriptor. */
-const MORE: u64 = (<u64>PacketFlag.MORE) << 48;
+/** Low half of the packet descriptor of a whole frame in one segment, whose flags are 0: what is less than this. */
+const FLAGGED: u64 = 1 << 48;
 
 @final
 @unmanaged
@@ -40,34 +40,41 @@ export class SplitDriver {
     const direction = (<u64>(writable ? DescFlag.WRITE : 0)) << 32;
     let free = load<u32>(drv, Driver.freeCount);
     let avail = load<u32>(drv, Driver.avail);
-    let done: u32 = 0;
-    while (done < n) {
+    const begin = from;
+    const end = from + n * Packet.SIZE;
+    while (from != end) {
       // Frames of one segment, without a call; ids are handed out in turn under IN_ORDER, else the last freed first.
-      if (free && !inOrder) {
-        const end = done + min(free, n - done);
-        do {
-          const d = v128.load(from + done * Packet.SIZE);
-          const low = <u64>i64x2.extract_lane(d, 0);
-          if (low & MORE) break;
-          const head = <u32>load<u16>(freeIds + --free * 2);
-          const addr = i64x2.splat(<u32>low - base);
-          v128.store(table + head * SplitDesc.SIZE, i64x2.replace_lane(addr, 1, (low >> 32) | direction));
-          v128.store(shadow + head * Packet.SIZE, d);
-          store<u16>(ring + (avail++ & mask) * 2, <u16>head);
-        } while (++done != end);
+      const slot = avail & mask;
+      const run = min(min(free, mask + 1 - slot), <u32>(end - from) / Packet.SIZE);
+      let entry = ring + slot * 2;
+      let ids = freeIds + free * 2;
+      for (const stop = inOrder ? entry : entry + run * 2; entry != stop; entry += 2) {
+        const low = load<u64>(from);
+        if (low >= FLAGGED) break;
+        ids -= 2;
+        const head = <u32>load<u16>(ids);
+        const d = table + head * SplitDesc.SIZE;
+        store<u64>(d, <u32>low - base);
+        store<u64>(d, (low >> 32) | direction, SplitDesc.len);
+        v128.store(shadow + head * Packet.SIZE, v128.load(from));
+        store<u16>(entry, <u16>head);
+        from += Packet.SIZE;
       }
-      if (done == n) break;
-      const segments = Desc.segments(from + done * Packet.SIZE, n - done);
+      avail += <u32>(entry - ring) / 2 - slot;
+      free = <u32>(ids - freeIds) / 2;
+      if (from == end) break;
+      if (!inOrder && free && load<u64>(from) < FLAGGED) continue; // the ring's end
+      const segments = Desc.segments(from, <u32>(end - from) / Packet.SIZE);
       store<u32>(drv, free, Driver.freeCount);
-      const id = SplitDriver.postMany(drv, from + done * Packet.SIZE, segments, <u32>(direction >> 32));
+      const id = SplitDriver.postMany(drv, from, segments, <u32>(direction >> 32));
       if (id < 0) break;
       free = load<u32>(drv, Driver.freeCount);
       store<u16>(ring + (avail++ & mask) * 2, <u16>id);
-      done += segments;
+      from += segments * Packet.SIZE;
     }
     store<u32>(drv, free, Driver.freeCount);
     store<u32>(drv, avail, Driver.avail);
-    return done;
+    return <u32>(from - begin) / Packet.SIZE;
   }
 
   /** A frame of several segments: an indirect table if it fits one, else a chain (2.7.5). Its head, or -1. */
@@ -151,41 +158,48 @@ export class SplitDriver {
     const mask = load<u32>(drv, Driver.size) - 1;
     const shadow: usize = load<u32>(drv, Driver.shadow);
     const freeIds: usize = load<u32>(drv, Driver.freeIds);
-    const writable = load<u32>(drv, Driver.writable);
-    let free = load<u32>(drv, Driver.freeCount);
+    // What the device read keeps its length.
+    const ignored: u64 = load<u32>(drv, Driver.writable) ? 0 : u64.MAX_VALUE;
+    let ids = freeIds + load<u32>(drv, Driver.freeCount) * 2;
     let last = load<u32>(drv, Driver.lastUsed);
-    let n: u32 = 0;
-    const end = last + left;
-    while (last != end && n < max) {
-      // Buffers of one segment, without a call.
-      do {
-        const element = load<u64>(ring + (last & mask) * SplitUsed.ELEMENT);
-        const s = shadow + (<u32>element & mask) * Packet.SIZE;
-        const d = v128.load(s);
-        const low = <u64>i64x2.extract_lane(d, 0);
-        const known = u32(<u32>element <= mask) & u32(low >> 48 == 0) & u32(<u32>low != 0);
-        if (!known) break;
-        const len = writable ? min(element >> 32, low >> 32) : low >> 32;
-        v128.store(to + n * Packet.SIZE, i16x8.replace_lane(d, 2, <i16>len));
-        store<u32>(s, 0, Packet.addr);
-        store<u16>(freeIds + free++ * 2, <u16>element);
-        n++;
-        last++;
-      } while (last != end && n < max);
-      if (last == end || n == max) break;
-      const id = load<u32>(ring + (last & mask) * SplitUsed.ELEMENT);
+    const begin = to;
+    const end = to + max * Packet.SIZE;
+    while (left && to != end) {
+      // Buffers of one segment, without a call, up to the ring's end.
+      let element = ring + (last & mask) * SplitUsed.ELEMENT;
+      const first = element;
+      const run = min(min(left, mask + 1 - (last & mask)), <u32>(end - to) / Packet.SIZE);
+      for (const stop = element + run * SplitUsed.ELEMENT; element != stop; element += SplitUsed.ELEMENT) {
+        const used = load<u64>(element);
+        if (<u32>used > mask) break;
+        const s = shadow + <u32>used * Packet.SIZE;
+        const low = load<u64>(s);
+        if (low - 1 >= FLAGGED - 1) break;
+        const len = min((used >> 32) | ignored, low >> 32);
+        v128.store(to, i16x8.replace_lane(v128.load(s), 2, <i16>len));
+        store<u64>(s, 0);
+        store<u16>(ids, <u16>used);
+        ids += 2;
+        to += Packet.SIZE;
+      }
+      const done = <u32>(element - first) / SplitUsed.ELEMENT;
+      last += done;
+      left -= done;
+      if (done == run) continue;
+      const id = load<u32>(element);
       if (Drivers.outstanding(drv, id)) {
-        store<u32>(drv, free, Driver.freeCount);
-        const some = Drivers.releaseMany(drv, id, to + n * Packet.SIZE, max - n);
+        store<u32>(drv, <u32>(ids - freeIds) / 2, Driver.freeCount);
+        const some = Drivers.releaseMany(drv, id, to, <u32>(end - to) / Packet.SIZE);
         if (!some) break;
-        free = load<u32>(drv, Driver.freeCount);
-        n += some;
+        ids = freeIds + load<u32>(drv, Driver.freeCount) * 2;
+        to += some * Packet.SIZE;
       } else Drivers.countBadUsed(drv);
       last++;
+      left--;
     }
-    store<u32>(drv, free, Driver.freeCount);
+    store<u32>(drv, <u32>(ids - freeIds) / 2, Driver.freeCount);
     store<u32>(drv, last, Driver.lastUsed);
-    return n;
+    return <u32>(to - begin) / Packet.SIZE;
   }
 
   /** 2.7.9: a used element may tell of a batch by its last buffer; those before it were used completely. */

@@ -25,11 +25,10 @@ export function initPool(
     [Pool.id]: id,
     [Pool.count]: count,
     [Pool.stride]: stride,
-    [Pool.base]: base,
-    [Pool.headroom]: headroom,
     [Pool.room]: room,
     [Pool.ring]: ring,
   });
+  writePacket(access, address + Pool.blank, { addr: base + headroom, len: room, owner: id, index: 0 });
   fillRing(access, ring, count, (slot, index) => {
     writePacket(access, slot, { addr: base + index * stride + headroom, len: room, owner: id, index });
   });

@@ -3,8 +3,11 @@
  * ready, and the guest driver's (layout: `Driver`).
  */
 import {
+  DescFlag,
   Driver,
   Feature,
+  FRAME_MAX,
+  FRAME_MIN,
   INDIRECT_ENTRIES,
   Kind,
   LINE,
@@ -20,18 +23,41 @@ import { type Access, align } from "./access.ts";
 import type { Core, Placed } from "./core.ts";
 
 /**
- * The device's side of a virtqueue of the guest in `region`, a region of `bytes` bytes. Not ready yet.
- * @returns its address
+ * The device's side of a virtqueue of the guest in `region`, a region of `bytes` bytes. Not ready yet; what its
+ * buffers are `initTake` says.
  * @throws RangeError naming `what` where the memory is full
  */
-export function createVirtqueue(core: Core, region: Placed, bytes: number, what: string): number {
-  const { id, address } = core.place(Kind.VIRTQUEUE, Virtqueue.SIZE, what, region.id);
-  core.setFields(address, {
-    [Virtqueue.id]: id,
+export function createVirtqueue(core: Core, region: Placed, bytes: number, what: string): Placed {
+  const virtqueue = core.place(Kind.VIRTQUEUE, Virtqueue.SIZE, what, region.id);
+  core.setFields(virtqueue.address, {
+    [Virtqueue.id]: virtqueue.id,
     [Virtqueue.base]: region.address,
     [Virtqueue.limit]: bytes,
   });
-  return address;
+  return virtqueue;
+}
+
+/** What the host is to make of a queue's plain buffers. */
+export interface TakeFields {
+  /** The device writes into them. */
+  writable: boolean;
+  /** Bytes in front that are left out: a net header that the device reads. Then the rest is a frame. */
+  skip?: number;
+  /** Directory id that taken buffers carry as their owner. */
+  owner: number;
+}
+
+/** Says what the buffers of the queue at `address` are, and what they are taken as. */
+export function initTake(access: Access, address: number, { writable, skip = 0, owner }: TakeFields): void {
+  const least = skip ? skip + FRAME_MIN : 1;
+  access.setFields(address, {
+    [Virtqueue.direction]: writable ? DescFlag.WRITE : 0,
+    [Virtqueue.least]: least,
+    [Virtqueue.range]: (skip ? skip + FRAME_MAX : 0xffff) - least,
+    [Virtqueue.skip]: skip,
+  });
+  access.setU16(address + Virtqueue.blank + Packet.owner, owner);
+  access.setU16(address + Virtqueue.blank + Packet.mark, 1);
 }
 
 /**

@@ -18,7 +18,7 @@ import {
 import { createMapping, type MappingOptions } from "../attach/iovtee.ts";
 import type { HostMemory } from "../core/host-memory.ts";
 import { writePacket } from "../core/packet.ts";
-import { createVirtqueue, driverBytes, initDriver, queueAreas } from "../core/virtqueue.ts";
+import { createVirtqueue, driverBytes, initDriver, initTake, queueAreas } from "../core/virtqueue.ts";
 import { localMac, parseMac } from "../mac.ts";
 import { powerOfTwo } from "../options.ts";
 import type { FirewallRule } from "../rules.ts";
@@ -99,13 +99,17 @@ export class Guest {
     const region = core.place(Kind.REGION, this.regionSize, name, 0, PAGE);
     this.region = region.address;
     core.name(region.id, name);
-    this.rxVirtqueue = createVirtqueue(core, region, this.regionSize, name);
-    this.txVirtqueue = createVirtqueue(core, region, this.regionSize, name);
+    const rx = createVirtqueue(core, region, this.regionSize, name);
+    const tx = createVirtqueue(core, region, this.regionSize, name);
+    this.rxVirtqueue = rx.address;
+    this.txVirtqueue = tx.address;
     if (this.attach === "iovtee") {
-      const mapping = createMapping(core, this.rxVirtqueue, this.ring, options, name);
+      const mapping = createMapping(core, rx.address, this.ring, options, name);
       this.mappingId = mapping.id;
       this.mapping = mapping.address;
     }
+    initTake(core, rx.address, { writable: true, owner: this.mappingId || rx.id });
+    initTake(core, tx.address, { writable: false, skip: NetHeader.SIZE, owner: tx.id });
     const guest = core.place(Kind.GUEST, GuestLayout.SIZE, name, region.id);
     this.address = guest.address;
     this.#features = featuresOf(options);
@@ -125,13 +129,14 @@ export class Guest {
       [GuestLayout.rx]: place(Kind.DRIVER, driverBytes(this.ring, false)),
       [GuestLayout.tx]: place(Kind.DRIVER, driverBytes(this.ring, indirect)),
       [GuestLayout.free]: place(Kind.BYTES, buffers * Packet.SIZE),
-      [GuestLayout.buffers]: this.region + first,
       [GuestLayout.bufferCount]: buffers,
       [GuestLayout.bufferSize]: bufferSize,
-      // The net header ends where the frame begins, on a cache line of its own.
-      [GuestLayout.headroom]: bufferSize >= HEADROOM + LINE ? HEADROOM : NetHeader.SIZE,
       [GuestLayout.burst]: 32,
     });
+    // The net header ends where the frame begins, on a cache line of its own.
+    const before = bufferSize >= HEADROOM + LINE ? HEADROOM - NetHeader.SIZE : 0;
+    const addr = this.region + first + before;
+    writePacket(core, this.address + GuestLayout.blank, { addr, len: bufferSize - before, index: 0 });
     this.#polls = !options.interrupts;
     this.start();
     core.setU32(this.address + GuestLayout.run, FUNCTIONS[options.run ?? "macswap"]);
@@ -155,13 +160,12 @@ export class Guest {
     const { core } = this.host;
     const at = (field: number) => core.u32(this.address + field);
     const count = at(GuestLayout.bufferCount);
-    const size = at(GuestLayout.bufferSize);
-    const before = at(GuestLayout.headroom) - NetHeader.SIZE;
+    const [addr, len] = [at(GuestLayout.blank), core.u16(this.address + GuestLayout.blank + Packet.len)];
     for (let i = 0; i < count; i++) {
       const index = count - 1 - i; // the last is taken first
       writePacket(core, at(GuestLayout.free) + i * Packet.SIZE, {
-        addr: at(GuestLayout.buffers) + index * size + before,
-        len: size - before,
+        addr: addr + index * at(GuestLayout.bufferSize),
+        len,
         index,
       });
     }

@@ -7,7 +7,6 @@
 import { Checksum } from "../../assembly/checksum";
 import { Copy } from "../../assembly/copy";
 import { Toeplitz } from "../../assembly/hash";
-import { Virtqueue } from "../../assembly/layout";
 import { Macs } from "../../assembly/mactable";
 import { Mempool } from "../../assembly/mempool";
 import { Parse } from "../../assembly/parse";
@@ -52,9 +51,9 @@ export function peek(address: usize): u32 {
 export function deviceStart(vq: usize, desc: u64, driver: u64, device: u64, size: u32, features: u32): bool {
   return Device.start(vq, desc, driver, device, size, features);
 }
-export function take(packed: bool, vq: usize, to: usize, max: u32, writable: bool): u32 {
-  if (packed) return changetype<PackedDevice>(0).take(vq, to, max, writable, load<u32>(vq, Virtqueue.id));
-  return changetype<SplitDevice>(0).take(vq, to, max, writable, load<u32>(vq, Virtqueue.id));
+export function take(packed: bool, vq: usize, to: usize, max: u32): u32 {
+  if (packed) return changetype<PackedDevice>(0).take(vq, to, max);
+  return changetype<SplitDevice>(0).take(vq, to, max);
 }
 export function takeChain(packed: bool, vq: usize, to: usize, writable: bool): i32 {
   if (packed) return changetype<PackedDevice>(0).takeChain(vq, to, writable);

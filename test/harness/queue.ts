@@ -6,7 +6,7 @@
  */
 import { Feature, type Refusal, Virtqueue } from "../../assembly/layout.ts";
 import { Access } from "../../src/core/access.ts";
-import { initDriver } from "../../src/core/virtqueue.ts";
+import { initDriver, initTake } from "../../src/core/virtqueue.ts";
 import type { Functions, Harness } from "./harness.ts";
 
 export const VQ = 0x10000;
@@ -89,7 +89,8 @@ export class Queue {
   }
 
   take(max: number, writable = false): PacketFields[] {
-    return this.packets(OUT, this.call.take!(this.packed, VQ, OUT, max, writable));
+    initTake(this.access, VQ, { writable, owner: ID });
+    return this.packets(OUT, this.call.take!(this.packed, VQ, OUT, max));
   }
   /** The segments, or the Refusal. */
   takeChain(writable = false): PacketFields[] | Refusal {
