@@ -1,0 +1,573 @@
+/** The learning bridge (802.1D, 7.7 to 7.9) and its VLANs (802.1Q, 8), by what arrives at which port. */
+import fc from "fast-check";
+import { describe, expect, test } from "vitest";
+import { Directory, Guest as GuestLayout, MacTable, Switch } from "../assembly/layout.ts";
+import {
+  FramePort,
+  type Guest,
+  Host,
+  type HostOptions,
+  type Nic,
+  parseMac,
+  type VSwitchOptions,
+} from "../src/index.ts";
+import * as frames from "./frames.ts";
+import { BROADCAST, ether, numbered, tagged } from "./frames.ts";
+
+const [A, B, C, D] = ["a", "b", "c", "d"].map((x) => `02:00:00:00:0${x}:01`) as [
+  string,
+  string,
+  string,
+  string,
+];
+const MULTICAST = "01:00:5e:00:00:01";
+const TYPE = 0x88b5;
+
+const frame = (to: string, from: string, size = 60) => ether(to, from, TYPE, Array(size - 14).fill(0x33));
+
+/** Ports on a switch whose clock stands still but where a test moves it. */
+class Bridge {
+  constructor(
+    readonly host: Host,
+    readonly ports: FramePort[],
+    readonly sw: ReturnType<Host["vswitch"]>,
+  ) {}
+
+  /** `connect` takes more than ports; only these are looked at by `from`. */
+  static async of(
+    n: number,
+    options: Partial<VSwitchOptions> = {},
+    memory: HostOptions = {},
+  ): Promise<Bridge> {
+    const host = await Host.create(memory);
+    const ports = Array.from({ length: n }, () => host.port());
+    return new Bridge(host, ports, host.vswitch({ ...options, connect: ports }));
+  }
+
+  set seconds(now: number) {
+    this.host.core.setU32(Directory.ADDRESS + Directory.clock, now);
+  }
+
+  /** `Host.drain` without its clock. */
+  drain(): void {
+    this.host.core.exports.drainLcore(this.host.lcore, 1_000_000);
+  }
+
+  /** Frames into port `index`; what arrives at each port. */
+  from(index: number, ...some: Uint8Array[]): Uint8Array[][] {
+    expect(this.ports[index]!.push(some)).toBe(some.length);
+    this.drain();
+    const arrived = this.ports.map(frames.taken);
+    const { pool } = this.host.stats();
+    expect(pool.available + pool.outstanding).toBe(pool.buffers);
+    return arrived;
+  }
+
+  /** The ports at which exactly this frame arrives, and nothing else anywhere. */
+  to(index: number, one: Uint8Array): number[] {
+    return this.from(index, one).flatMap((some, port) => {
+      if (some.length) expect(some).toEqual([one]);
+      return some.length ? [port] : [];
+    });
+  }
+
+  /** Addresses in the table. */
+  get known(): number {
+    const { core } = this.host;
+    return core.u32(core.u32(this.sw.address + Switch.macs) + MacTable.used);
+  }
+
+  drops(index: number): Record<string, number> {
+    return this.host.stats().ports[index]!.drops;
+  }
+}
+
+describe("learning", () => {
+  test("an unknown destination gets to every port but the source's, a known one to its own only", async () => {
+    const b = await Bridge.of(4);
+    expect(b.to(0, frame(B, A))).toEqual([1, 2, 3]);
+    expect(b.to(1, frame(A, B))).toEqual([0]);
+    expect(b.to(0, frame(B, A))).toEqual([1]);
+    expect(b.to(2, frame(C, B))).toEqual([0, 1, 3]);
+    expect(b.host.stats().pool.outstanding).toBe(0);
+  });
+
+  test("a station that moves is found where it sent last, at once", async () => {
+    const b = await Bridge.of(3);
+    for (const port of [1, 2, 1, 1, 2]) {
+      b.from(port, frame(A, B));
+      expect(b.to(0, frame(B, A))).toEqual([port]);
+    }
+    expect(b.known).toBe(2);
+  });
+
+  test("an address is forgotten after the ageing time, counted from its last frame", async () => {
+    const b = await Bridge.of(3, { ageing: 10 });
+    b.seconds = 100;
+    b.from(1, frame(A, B));
+    b.seconds = 110;
+    expect(b.to(0, frame(B, A))).toEqual([1]);
+    b.seconds = 111;
+    expect(b.to(0, frame(B, A))).toEqual([1, 2]);
+    b.from(1, frame(A, B));
+    b.seconds = 121;
+    expect(b.to(0, frame(B, A))).toEqual([1]);
+    b.seconds = 122;
+    expect(b.to(0, frame(B, A))).toEqual([1, 2]);
+  });
+
+  test("300 seconds unless told otherwise", async () => {
+    const b = await Bridge.of(3);
+    b.from(1, frame(A, B));
+    b.seconds = 300;
+    expect(b.to(0, frame(B, A))).toEqual([1]);
+    b.seconds = 301;
+    expect(b.to(0, frame(B, A))).toEqual([1, 2]);
+  });
+
+  test("a group address as a source is not learned, and the frame goes its way", async () => {
+    const b = await Bridge.of(3);
+    expect(b.to(1, frame(A, MULTICAST))).toEqual([0, 2]);
+    expect(b.to(1, frame(A, BROADCAST))).toEqual([0, 2]);
+    expect(b.known).toBe(0);
+    b.from(1, frame(A, B));
+    expect(b.known).toBe(1);
+  });
+
+  test("a frame to a station at its own port goes nowhere", async () => {
+    const b = await Bridge.of(3);
+    b.from(1, frame(A, B));
+    expect(b.to(1, frame(B, C))).toEqual([]);
+    expect(b.to(1, frame(B, B))).toEqual([]);
+    expect(b.drops(1)).toEqual({ hairpin: 2 });
+  });
+
+  test("any frames in any bursts go where a model of 802.1D says", async () => {
+    const stations = [A, B, C, D];
+    const burst = fc.record({
+      port: fc.nat(3),
+      wait: fc.constantFrom(0, 0, 1, 6, 11),
+      frames: fc.array(
+        fc.record({
+          to: fc.constantFrom(...stations, BROADCAST, MULTICAST),
+          from: fc.constantFrom(...stations),
+        }),
+        {
+          minLength: 1,
+          maxLength: 40,
+        },
+      ),
+    });
+    await fc.assert(
+      fc.asyncProperty(fc.array(burst, { minLength: 1, maxLength: 12 }), async (bursts) => {
+        const b = await Bridge.of(4, { ageing: 10, burst: 16 }, { memory: 8 << 20, buffers: 512 });
+        const table = new Map<string, { port: number; seen: number }>();
+        let now = 0;
+        let n = 0;
+        for (const { port, wait, frames: some } of bursts) {
+          now += wait;
+          b.seconds = now;
+          const expected: number[][] = [[], [], [], []];
+          const sent = some.map(({ to, from }) => {
+            table.set(from, { port, seen: now });
+            const known = table.get(to);
+            const where = known && now - known.seen <= 10 ? [known.port] : [0, 1, 2, 3];
+            for (const one of where) if (one !== port) expected[one]!.push(n);
+            return numbered(frame(to, from), n++);
+          });
+          expect(b.from(port, ...sent).map((all) => all.map(frames.numberOf))).toEqual(expected);
+        }
+        expect(b.host.stats().pool.outstanding).toBe(0);
+      }),
+      { seed: 11, numRuns: 100 },
+    );
+  });
+});
+
+describe("group addresses", () => {
+  test.each([BROADCAST, MULTICAST, "33:33:00:00:00:01", "01:80:c2:00:00:10"])(
+    "%s gets to every port but the source's",
+    async (mac) => {
+      const b = await Bridge.of(5);
+      expect(b.to(2, frame(mac, A))).toEqual([0, 1, 3, 4]);
+      expect(b.to(2, frame(mac, A))).toEqual([0, 1, 3, 4]);
+      b.from(3, frame(A, B)); // stations that are known change nothing
+      expect(b.to(2, frame(mac, A))).toEqual([0, 1, 3, 4]);
+    },
+  );
+
+  test.each(["01:80:c2:00:00:00", "01:80:c2:00:00:0e", "01:80:c2:00:00:0f"])(
+    "%s stays on its link",
+    async (mac) => {
+      const b = await Bridge.of(3);
+      expect(b.to(0, frame(mac, A))).toEqual([]);
+      expect(b.drops(0)).toEqual({ linkLocal: 1 });
+    },
+  );
+
+  test("what is for one and what is for all arrive in the order in which they were sent", async () => {
+    const b = await Bridge.of(3);
+    b.from(1, frame(A, B));
+    const sent = [B, BROADCAST, B, C, B, B, MULTICAST].map((to, i) => numbered(frame(to, A), i));
+    const [own, one, two] = b.from(0, ...sent).map((some) => some.map(frames.numberOf));
+    expect(own).toEqual([]);
+    expect(one).toEqual([0, 1, 2, 3, 4, 5, 6]);
+    expect(two).toEqual([1, 3, 6]);
+  });
+
+  test("guests and cards get their copy too", async () => {
+    const host = await Host.create();
+    const [port, nic] = [host.port(), host.nic()];
+    const guests = (["vhost", "iovtee"] as const).map((attach) => host.guest({ attach, run: "sink" }));
+    host.vswitch({ connect: [port, nic, ...guests] });
+    port.push([frame(BROADCAST, A), frame(MULTICAST, A), frame(B, A)]);
+    host.drain();
+    expect(frames.taken(port)).toEqual([]);
+    expect(frames.sent(nic)).toEqual([frame(BROADCAST, A), frame(MULTICAST, A), frame(B, A)]);
+    expect(host.stats().guests.map(({ received }) => received)).toEqual([3, 3]);
+    nic.receive([frame(BROADCAST, B)]);
+    host.drain();
+    expect(frames.sent(nic)).toEqual([]);
+    expect(frames.taken(port)).toEqual([frame(BROADCAST, B)]);
+    expect(host.stats().guests.map(({ received }) => received)).toEqual([4, 4]);
+  });
+});
+
+describe("a full table", () => {
+  const station = (i: number) => `02:00:00:00:10:${i.toString(16).padStart(2, "0")}`;
+
+  test("more stations than it holds: every frame still arrives", async () => {
+    const b = await Bridge.of(3, { macs: 4 });
+    for (let round = 0; round < 3; round++) {
+      b.seconds = round;
+      for (let i = 0; i < 20; i++) b.from(1, frame(A, station(i)));
+      expect(b.known).toBe(4);
+      for (let i = 0; i < 20; i++) expect(b.to(0, frame(station(i), A))).toContain(1);
+    }
+  });
+
+  test("the oldest address makes room for a new one", async () => {
+    const b = await Bridge.of(3, { macs: 4 });
+    [3, 1, 2, 4].forEach((second, i) => {
+      b.seconds = second;
+      b.from(1, frame(BROADCAST, station(i)));
+    });
+    b.seconds = 5;
+    b.from(1, frame(BROADCAST, station(4)));
+    b.ports[0]!.push([0, 1, 2, 3, 4].map((i) => numbered(frame(station(i), MULTICAST), i)));
+    b.drain();
+    expect(frames.taken(b.ports[2]!).map(frames.numberOf)).toEqual([1]); // flooded: not known any more
+  });
+
+  test("guests' addresses are never pushed out; with no place left all else is flooded", async () => {
+    const host = await Host.create();
+    const ports = [host.port(), host.port()];
+    const guests = Array.from({ length: 4 }, () => host.guest({ attach: "vhost", run: "sink", ring: 16 }));
+    const b = new Bridge(host, ports, host.vswitch({ connect: [...ports, ...guests], macs: 4 }));
+    b.from(1, frame(BROADCAST, A));
+    expect(b.to(0, frame(A, B))).toEqual([1]); // and to the guests
+    for (const guest of guests) expect(b.to(0, frame(guest.mac, B))).toEqual([]);
+    expect(host.stats().guests.map(({ received }) => received)).toEqual([3, 3, 3, 3]);
+    const more = host.guest({ attach: "vhost", ring: 16 });
+    expect(() => b.sw.connect(more)).toThrow(/macs: no place for/);
+  });
+});
+
+describe("guests' addresses", () => {
+  async function rig() {
+    const host = await Host.create();
+    const ports = [host.port(), host.port()];
+    const guests = [1, 2].map(() => host.guest({ attach: "vhost", run: "l2fwd", ring: 16 })) as [
+      Guest,
+      Guest,
+    ];
+    const b = new Bridge(host, ports, host.vswitch({ connect: [...ports, ...guests] }));
+    return { b, host, guests, received: () => host.stats().guests.map(({ received }) => received) };
+  }
+
+  test("are known from the start and don't age", async () => {
+    const { b, guests, received } = await rig();
+    expect(b.from(0, frame(guests[0].mac, A)).map((some) => some.length)).toEqual([1, 0]); // the answer
+    b.seconds = 1_000_000;
+    b.from(0, frame(guests[0].mac, A));
+    expect(received()).toEqual([2, 0]);
+  });
+
+  test("nobody else can send from them: dropped, counted, and the guest keeps its frames", async () => {
+    const { b, guests, received } = await rig();
+    expect(b.to(1, frame(A, guests[0].mac))).toEqual([]);
+    expect(b.to(1, frame(BROADCAST, guests[0].mac))).toEqual([]);
+    expect(b.drops(1)).toEqual({ spoofed: 2 });
+    b.from(0, frame(guests[0].mac, A));
+    expect(received()).toEqual([1, 0]);
+  });
+
+  test("not another guest either", async () => {
+    const { b, host, guests, received } = await rig();
+    host.core.view.setBigUint64(guests[1].address + GuestLayout.mac, parseMac(guests[0].mac), true);
+    expect(b.from(0, frame(guests[1].mac, A))).toEqual([[], []]); // its answer is from the other's address
+    expect(b.drops(3)).toEqual({ spoofed: 1 });
+    b.from(0, frame(guests[0].mac, A));
+    expect(received()).toEqual([1, 1]);
+  });
+});
+
+describe("counters of a port", () => {
+  const port = (name: string, more: object) => ({
+    name,
+    rxPackets: 0,
+    rxBytes: 0,
+    txPackets: 0,
+    txBytes: 0,
+    copies: 0,
+    copiedBytes: 0,
+    notifications: 0,
+    drops: {},
+    ...more,
+  });
+
+  test("packets and bytes in and out; what goes to one port isn't copied, what goes to all is", async () => {
+    const b = await Bridge.of(3);
+    b.from(0, frame(B, A, 14), frame(BROADCAST, A, 100));
+    b.from(1, frame(A, B, 1000), frame(A, B, 15), frame(B, B, 60));
+    expect(b.host.stats().ports).toEqual([
+      port("port0", { rxPackets: 2, rxBytes: 114, txPackets: 2, txBytes: 1015 }),
+      port("port1", {
+        rxPackets: 3,
+        rxBytes: 1075,
+        txPackets: 2,
+        txBytes: 114,
+        copies: 2,
+        copiedBytes: 114,
+        drops: { hairpin: 1 },
+      }),
+      port("port2", { txPackets: 2, txBytes: 114, copies: 2, copiedBytes: 114 }),
+    ]);
+  });
+
+  test("a full port drops and counts, and the others lose nothing", async () => {
+    const b = await Bridge.of(3);
+    const { SLOTS } = FramePort;
+    for (let n = 0; n < SLOTS + 10; n += 2) {
+      b.ports[0]!.push([numbered(frame(BROADCAST, A), n), numbered(frame(BROADCAST, A), n + 1)]);
+      b.drain();
+      if (n + 2 === SLOTS) expect(frames.taken(b.ports[2]!)).toHaveLength(SLOTS);
+    }
+    const all = Array.from({ length: SLOTS + 10 }, (_, i) => i);
+    expect(frames.taken(b.ports[1]!).map(frames.numberOf)).toEqual(all.slice(0, SLOTS));
+    expect(frames.taken(b.ports[2]!).map(frames.numberOf)).toEqual(all.slice(SLOTS));
+    expect(b.host.stats().ports.map(({ txPackets, drops }) => [txPackets, drops])).toEqual([
+      [0, {}],
+      [SLOTS, { full: 10 }],
+      [SLOTS + 10, {}],
+    ]);
+    expect(b.host.stats().pool.outstanding).toBe(0);
+  });
+
+  test("without a host buffer for a copy the port that should have got it counts it", async () => {
+    const b = await Bridge.of(3, {}, { buffers: 4 });
+    expect(
+      b
+        .from(0, ...[0, 1, 2].map((n) => numbered(frame(BROADCAST, A), n)))
+        .map((some) => some.map(frames.numberOf)),
+    ).toEqual([
+      [],
+      [0], // the fourth buffer
+      [],
+    ]);
+    expect([b.drops(0), b.drops(1), b.drops(2)]).toEqual([{}, { noBuffer: 2 }, { noBuffer: 3 }]);
+    expect(b.host.stats().pool.outstanding).toBe(0);
+  });
+});
+
+describe("VLANs", () => {
+  const [TRUNK, FIVE, SIX, FIVE2, MIXED, TRUNK2, NONE] = [0, 1, 2, 3, 4, 5, 6];
+
+  /** Two trunks, access ports to 5 and 6, one with 5 untagged and 6 tagged, one that is in no VLAN. */
+  async function rig() {
+    const b = await Bridge.of(7, { vlanAware: true });
+    const set = (port: number, pvid: number, more: number[] = []) => b.sw.vlan(b.ports[port]!, pvid, more);
+    set(TRUNK!, 0, [5, 6, 4094]);
+    set(FIVE!, 5);
+    set(SIX!, 6);
+    set(FIVE2!, 5);
+    set(MIXED!, 5, [6]);
+    set(TRUNK2!, 0, [5, 6]);
+    return b;
+  }
+  /** What arrives where: "-" untagged, else the tag's 16 bits. The frame itself must be `one`. */
+  const arrivals = (b: Bridge, port: number, sent: Uint8Array, one: Uint8Array) =>
+    b.from(port, sent).map((some) =>
+      some.map((got) => {
+        if (Buffer.compare(got, one) === 0) return "-";
+        const tag = (got[14]! << 8) | got[15]!;
+        expect(got).toEqual(tagged(one, tag));
+        return tag;
+      }),
+    );
+
+  test("an untagged frame is in its port's VLAN: tagged to trunks, untagged where the VLAN is a port's own", async () => {
+    const b = await rig();
+    const one = frame(BROADCAST, A);
+    expect(arrivals(b, FIVE!, one, one)).toEqual([[5], [], [], ["-"], ["-"], [5], []]);
+    expect(arrivals(b, SIX!, one, one)).toEqual([[6], [], [], [], [6], [6], []]);
+    expect(arrivals(b, MIXED!, one, one)).toEqual([[5], ["-"], [], ["-"], [], [5], []]);
+  });
+
+  test("a tagged frame is in its tag's VLAN; other trunks get the tag as it is, priority and all", async () => {
+    const b = await rig();
+    const one = frame(BROADCAST, A);
+    expect(arrivals(b, TRUNK!, tagged(one, 0xf005), one)).toEqual([
+      [],
+      ["-"],
+      [],
+      ["-"],
+      ["-"],
+      [0xf005],
+      [],
+    ]);
+    expect(arrivals(b, TRUNK!, tagged(one, 6), one)).toEqual([[], [], ["-"], [], [6], [6], []]);
+    expect(arrivals(b, MIXED!, tagged(one, 6), one)).toEqual([[6], [], ["-"], [], [], [6], []]);
+    // Nobody else is in the last VLAN.
+    expect(arrivals(b, TRUNK!, tagged(one, 4094), one)).toEqual([[], [], [], [], [], [], []]);
+  });
+
+  test.each([
+    ["untagged on a trunk", TRUNK, frame(BROADCAST, A)],
+    ["priority-tagged on a trunk", TRUNK, tagged(frame(BROADCAST, A), 0xe000)],
+    ["with another VLAN's tag on an access port", FIVE, tagged(frame(BROADCAST, A), 6)],
+    ["with a VLAN's tag that the trunk isn't in", TRUNK, tagged(frame(BROADCAST, A), 7)],
+    ["on a port that is in no VLAN", NONE, frame(BROADCAST, A)],
+  ])("dropped and counted: %s", async (_name, port, sent) => {
+    const b = await rig();
+    expect(b.from(port!, sent).flat()).toEqual([]);
+    expect(b.drops(port!)).toEqual({ vlan: 1 });
+    expect(b.host.stats().ports[port!]).toMatchObject({ rxPackets: 1, rxBytes: sent.length });
+    expect(b.known).toBe(0); // nor is its source learned
+  });
+
+  test("a frame with only a priority is in the port's VLAN, and its tag is taken off for another such port", async () => {
+    const b = await rig();
+    const one = frame(BROADCAST, A);
+    const got = arrivals(b, FIVE!, tagged(one, 0xe000), one);
+    expect([got[FIVE2!], got[MIXED!], got[SIX!]]).toEqual([["-"], ["-"], []]);
+  });
+
+  test("a known station gets its frame alone, tagged as its port wants it", async () => {
+    const b = await rig();
+    b.from(FIVE!, frame(BROADCAST, A));
+    b.from(TRUNK!, tagged(frame(BROADCAST, B), 5));
+    const [there, back] = [frame(B, A), frame(A, B)];
+    expect(arrivals(b, FIVE!, there, there)).toEqual([[5], [], [], [], [], [], []]);
+    expect(arrivals(b, TRUNK!, tagged(back, 5), back)).toEqual([[], ["-"], [], [], [], [], []]);
+    const third = frame(A, C);
+    expect(arrivals(b, MIXED!, third, third)).toEqual([[], ["-"], [], [], [], [], []]);
+    expect(arrivals(b, TRUNK2!, tagged(there, 0xa005), there)).toEqual([[0xa005], [], [], [], [], [], []]);
+    expect(b.host.stats().pool.outstanding).toBe(0);
+  });
+
+  test("a VLAN's stations are unknown in another: the same address can be at two places", async () => {
+    const b = await rig();
+    b.from(FIVE!, frame(BROADCAST, A));
+    const one = frame(A, B);
+    // In VLAN 6 nobody knows it: flooded there, and never to a port of VLAN 5.
+    expect(arrivals(b, TRUNK!, tagged(one, 6), one)).toEqual([[], [], ["-"], [], [6], [6], []]);
+    b.from(SIX!, frame(BROADCAST, A));
+    expect(arrivals(b, TRUNK!, tagged(one, 6), one)).toEqual([[], [], ["-"], [], [], [], []]);
+    expect(arrivals(b, TRUNK!, tagged(one, 5), one)).toEqual([[], ["-"], [], [], [], [], []]);
+  });
+
+  test.each([14, 15, 18, 60, 2044])("a tag is put on and taken off a frame of %i bytes", async (size) => {
+    const b = await rig();
+    const one = frame(BROADCAST, A, size);
+    expect(arrivals(b, FIVE!, one, one)[TRUNK!]).toEqual([5]);
+    expect(arrivals(b, TRUNK!, tagged(one, 5), one)[FIVE!]).toEqual(["-"]);
+  });
+
+  test("an inner tag is only payload", async () => {
+    const b = await rig();
+    const inner = tagged(frame(BROADCAST, A), 6);
+    expect(arrivals(b, TRUNK!, tagged(inner, 5), inner)).toEqual([[], ["-"], [], ["-"], ["-"], [5], []]);
+  });
+
+  test("a port that leaves a VLAN gets no more of it", async () => {
+    const b = await rig();
+    b.from(FIVE!, frame(BROADCAST, B));
+    b.sw.vlan(b.ports[FIVE!]!, 6);
+    const one = frame(B, A);
+    expect(b.from(FIVE2!, one).flat()).toEqual([]); // known there still, and not in the VLAN any more
+    expect(b.drops(FIVE!)).toEqual({ vlan: 1 });
+    expect(arrivals(b, SIX!, frame(BROADCAST, A), frame(BROADCAST, A))[FIVE!]).toEqual(["-"]);
+  });
+
+  test("counters: each port's bytes are those that it got, tag or not", async () => {
+    const b = await rig();
+    b.from(FIVE!, frame(BROADCAST, A, 100));
+    const bytes = b.host.stats().ports.map(({ rxBytes, txBytes }) => [rxBytes, txBytes]);
+    expect(bytes).toEqual([
+      [0, 104],
+      [100, 0],
+      [0, 0],
+      [0, 100],
+      [0, 100],
+      [0, 104],
+      [0, 0],
+    ]);
+  });
+
+  test("a VLAN is a number from 1 to 4094, and a port must be connected", async () => {
+    const b = await rig();
+    expect(() => b.sw.vlan(b.ports[0]!, 4095)).toThrow(/VLAN 4095, expected 1 to 4094/);
+    expect(() => b.sw.vlan(b.ports[0]!, 5, [0])).toThrow(/VLAN 0, expected 1 to 4094/);
+    expect(() => b.sw.vlan(b.host.port(), 5)).toThrow(/not connected/);
+  });
+
+  describe.each(["vhost", "iovtee"] as const)("a guest over %s behind a card that is a trunk", (attach) => {
+    async function trunk(pvid: number, more: number[] = []) {
+      const host = await Host.create();
+      const nic: Nic = host.nic();
+      const guest = host.guest({ attach, run: "macswap" });
+      const other = host.guest({ attach, run: "sink" });
+      const sw = host.vswitch({ connect: [nic, guest, other], vlanAware: true });
+      sw.vlan(nic, 0, [5, 6]);
+      sw.vlan(guest, pvid, more);
+      sw.vlan(other, 6);
+      const back = (...some: Uint8Array[]) => {
+        nic.receive(some);
+        host.drain();
+        return frames.sent(nic);
+      };
+      return { host, guest, back };
+    }
+
+    test.each([60, 1514, 9000])("gets %i bytes untagged, and its answer goes out tagged", async (size) => {
+      const { guest, back, host } = await trunk(5);
+      expect(
+        back(tagged(frame(guest.mac, A, size), 5)).map((one) =>
+          Buffer.compare(one, tagged(frame(A, guest.mac, size), 5)),
+        ),
+      ).toEqual([0]);
+      expect(host.stats().guests).toMatchObject([{ received: 1 }, { received: 0 }]);
+    });
+
+    test("gets tagged what is tagged for it", async () => {
+      const { guest, back } = await trunk(0, [5]);
+      expect(back(tagged(frame(guest.mac, A), 0x6005))).toEqual([tagged(frame(A, guest.mac), 0x6005)]);
+    });
+
+    test("gets nothing of another VLAN", async () => {
+      const { guest, back, host } = await trunk(5);
+      expect(back(tagged(frame(guest.mac, A), 6), tagged(frame(BROADCAST, A), 6))).toEqual([]);
+      expect(host.stats().guests).toMatchObject([{ received: 0 }, { received: 2 }]); // flooded in VLAN 6
+      const { pool } = host.stats();
+      expect(pool.available + pool.outstanding).toBe(pool.buffers);
+    });
+  });
+
+  test("a switch that takes no notice of VLANs passes tags as they are, and learns for all of them", async () => {
+    const b = await Bridge.of(3);
+    expect(b.to(0, tagged(frame(B, A), 5))).toEqual([1, 2]);
+    expect(b.to(1, tagged(frame(A, B), 0xe006))).toEqual([0]);
+    expect(b.to(1, frame(A, B))).toEqual([0]);
+  });
+});
