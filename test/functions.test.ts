@@ -112,8 +112,10 @@ describe("l2fwd", () => {
 
 test("sink: takes all and sends nothing, for longer than its ring", async () => {
   const { answers, stats } = await rig({ run: "sink", ring: 16 });
-  for (let i = 0; i < 100; i++) expect(answers(ether(ME, PEER, 0x88b5, counting(46)))).toEqual([]);
-  expect(stats()).toMatchObject({ received: 100, transmitted: 0, drops: { function: 100 } });
+  // More than it has buffers in all: each must have come back.
+  const ten = Array(10).fill(ether(ME, PEER, 0x88b5, counting(46)));
+  for (let i = 0; i < 50; i++) expect(answers(...ten)).toEqual([]);
+  expect(stats()).toMatchObject({ received: 500, transmitted: 0, drops: { function: 500 } });
 });
 
 interface Arp {
@@ -160,6 +162,7 @@ describe("echo: ARP", () => {
   test("a guest without an address of its own answers for every one", async () => {
     const { answers } = await rig({ run: "echo" });
     expect(answers(request)).toEqual([reply]);
+    expect(answers(ether(BROADCAST, PEER, ARP, arp().slice(0, 27)))).toEqual([]); // but not for part of one
   });
 
   test.each([
@@ -238,7 +241,8 @@ describe("echo: ICMP", () => {
     ["a timestamp request", ether(ME, PEER, IPV4, ipv4(header, icmp(13, 1, [])))],
     ["version 6", ping(1, [], { version: 6 })],
     ["a header of 4 words", ping(1, [], { headerWords: 4 })],
-    ["a header that leaves no room for ICMP", ping(1, [], { headerWords: 6 })],
+    // Where ICMP would begin, there stands the type of a request.
+    ["a header that leaves no room for ICMP", ping(0x0800, [], { headerWords: 6 })],
     ["a header longer than the frame", ping(1, [], { headerWords: 15 })],
     ["cut off in the ICMP header", ping(1, []).subarray(0, 14 + 27)],
     ["cut off in the IP header", ping(1, []).subarray(0, 14 + 19)],
@@ -251,9 +255,14 @@ describe("echo: ICMP", () => {
     expect(answers(ping(2, []))).toEqual([pong(2, [])]); // and goes on
   });
 
+  test("not answered: a header of 4 words, in whose address a request seems to begin", async () => {
+    const { answers } = await rig({ run: "echo", ipv4: "8.0.0.1" });
+    expect(answers(ping(1, [], { to: "8.0.0.1", headerWords: 4 }))).toEqual([]);
+  });
+
   test("what it doesn't answer costs it no buffer", async () => {
     const { answers } = await rig({ run: "echo", ipv4: MY_IP, ring: 16 });
-    for (let i = 0; i < 100; i++)
+    for (let i = 0; i < 300; i++)
       expect(answers(ping(i, [], { to: "10.0.0.2" }), ping(i, []))).toEqual([pong(i, [])]);
   });
 });
