@@ -1,5 +1,6 @@
 /** Frames for tests, built byte by byte from the RFCs: nothing here is shared with the core. */
-import type { FramePort, Nic } from "../src/index.ts";
+import { Nic as NicLayout, Packet, RxQueue, TxQueue } from "../assembly/layout.ts";
+import type { FramePort, Host, Nic } from "../src/index.ts";
 
 export const BROADCAST = "ff:ff:ff:ff:ff:ff";
 export const ARP = 0x0806;
@@ -130,4 +131,26 @@ export function sent(nic: Nic): Uint8Array[] {
   const all: Uint8Array[] = [];
   nic.transmit((frames) => all.push(...frames.map((frame) => frame.slice())));
   return all;
+}
+
+/** Host buffers that are out, less those that stand in the cards' rings: 0 unless some are on their way or lost. */
+export function astray(host: Host): number {
+  const { core } = host;
+  const inRing = (ring: number, mask: number, from: number, to: number) => {
+    let n = 0;
+    for (let i = from; i !== to; i = (i + 1) >>> 0) {
+      if (core.u16(ring + (i & mask) * Packet.SIZE + Packet.owner) === host.poolId) n++;
+    }
+    return n;
+  };
+  let held = 0;
+  for (const nic of host.nics) {
+    for (let i = 0; i < core.u32(nic.address + NicLayout.rxQueues); i++) {
+      const at = (field: RxQueue) => core.u32(nic.rxQueue(i) + field);
+      held += inRing(at(RxQueue.ring), at(RxQueue.mask), at(RxQueue.next), at(RxQueue.posted));
+    }
+    const at = (field: TxQueue) => core.u32(core.u32(nic.address + NicLayout.tx) + field);
+    held += inRing(at(TxQueue.ring), at(TxQueue.mask), at(TxQueue.clean), at(TxQueue.next));
+  }
+  return host.stats().pool.outstanding - held;
 }
