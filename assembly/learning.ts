@@ -15,8 +15,8 @@ import { Destination, Drop, FRAME_MAX, FRAME_MIN, MacEntry, Packet, Port, Switch
 import { Macs } from "./mactable";
 import { Desc } from "./packet";
 
-/** The MAC addresses in a header. */
-const MACS: v128 = i32x4(-1, -1, -1, 0);
+/** Of the high half of a packet descriptor: owner and mark. */
+const OWNER_AND_MARK: u64 = 0xffff_0000_0000_ffff;
 
 /**
  * The loops over frames make no call: what needs one ends the loop, is dealt with, and the loop begins anew. An
@@ -39,45 +39,56 @@ export class Learning {
       if (sameWay) return sameWay;
     }
     const ports = load<u32>(sw, Switch.ports);
-    let d = v128.load(packets);
-    let differ = i64x2.splat(0);
+    const end = packets + n * Packet.SIZE;
+    const owner = load<u16>(packets, Packet.owner);
+    let p = packets;
+    let word = load<u32>(p, Packet.len);
+    let headers = sw + Switch.headers;
     let common: u32 = Destination.MIXED;
+    let alike: u32 = 1;
     let bytes: u32 = 0;
-    let i: u32 = 0;
-    while (i < n) {
-      if (Learning.isUnusual(d)) break;
-      let h = v128.load(Desc.addr(d));
-      const before = h;
-      const mark = Desc.mark(d);
+    while (p != end && !Learning.isUnusual(word)) {
+      let h = v128.load(load<u32>(p));
+      const begin = p;
+      const kind = load<u64>(p, Packet.owner) & OWNER_AND_MARK;
+      const mark = <u32>(kind >> 48);
       const known = trusted && mark && mark <= ports;
+      const f = <u32>(p - packets) / Packet.SIZE;
       if (known) Learning.learn(sw, port, h);
-      const to = known ? mark - 1 : Learning.lookup(sw, port, h, i);
-      common = i == 0 || to == common ? to : Destination.MIXED;
+      const to = known ? mark - 1 : Learning.lookup(sw, port, h, f);
+      common = p == packets || to == common ? to : Destination.MIXED;
+      if (<u16>kind != owner) alike = 0;
       // Frames between the same two stations go the same way. What is dropped is counted one by one.
+      const low = i64x2.extract_lane(h, 0);
+      const high = i32x4.extract_lane(h, 2);
       do {
-        v128.store(sw + Switch.headers + i * 16, h);
-        store<u16>(sw + Switch.destination + i * 2, <u16>to);
-        bytes += Desc.len(d);
-        i++;
-        if (i == n || to == Destination.DROP) break;
-        const next = v128.load(packets + i * Packet.SIZE);
-        differ = v128.or(differ, v128.xor(next, d));
-        d = next;
-        if (Learning.isUnusual(d)) break;
-        h = v128.load(Desc.addr(d));
-      } while (!v128.any_true(v128.and(v128.xor(h, before), MACS)) && Desc.mark(d) == mark);
-      if (i < n) d = v128.load(packets + i * Packet.SIZE);
+        v128.store(headers, h);
+        headers += 16;
+        bytes += word;
+        p += Packet.SIZE;
+        if (p == end) break;
+        word = load<u32>(p, Packet.len);
+        if (Learning.isUnusual(word)) break;
+        if ((load<u64>(p, Packet.owner) & OWNER_AND_MARK) != kind) break;
+        h = v128.load(load<u32>(p));
+        if (i64x2.extract_lane(h, 0) != low) break;
+        if (i32x4.extract_lane(h, 2) != high) break;
+      } while (to != Destination.DROP);
+      // Of a whole burst for one port its summary says enough.
+      if (begin == packets && p == end && to < <u32>Destination.MIXED) break;
+      let destination = sw + Switch.destination + f * 2;
+      for (let q = begin; q != p; q += Packet.SIZE, destination += 2) store<u16>(destination, <u16>to);
     }
     Count.add(port + Port.rxBytes, bytes);
-    if (i < n) return Learning.classifyRest(sw, port, i, n);
+    if (p != end) return Learning.classifyRest(sw, port, <u32>(p - packets) / Packet.SIZE, n);
     store<u32>(sw, common, Switch.common);
-    store<u32>(sw, i16x8.extract_lane_u(differ, 4) == 0 ? 1 : 0, Switch.alike);
+    store<u32>(sw, alike, Switch.alike);
     return n;
   }
 
-  /** Not one whole segment with a header of 16 bytes, or longer than any frame. */
-  @inline static isUnusual(d: v128): bool {
-    return <u32>(<u64>i64x2.extract_lane(d, 0) >> 32) - 16 > <u32>FRAME_MAX - 16;
+  /** `len` and `flags` of what isn't one whole segment with a header of 16 bytes, or is longer than any frame. */
+  @inline static isUnusual(word: u32): bool {
+    return word - 16 > <u32>FRAME_MAX - 16;
   }
 
   /**
@@ -86,24 +97,21 @@ export class Learning {
    */
   static classifyMapped(sw: usize, port: usize, n: u32): u32 {
     const packets = sw + Switch.packets;
-    const first = v128.load(packets);
-    const mark = Desc.mark(first);
+    const kind = load<u64>(packets, Packet.owner) & OWNER_AND_MARK;
+    const mark = <u32>(kind >> 48);
     if (mark > load<u32>(sw, Switch.ports)) return 0;
     const out: usize = load<u32>(load<u32>(sw, Switch.table) + (mark - 1) * 4);
-    if (load<u32>(out, Port.takes) != Desc.owner(first) || Learning.isUnusual(first)) return 0;
-    let differ = i64x2.splat(0);
-    let flags: u32 = 0;
+    if (load<u32>(out, Port.takes) != <u32>(<u16>kind) || Learning.isUnusual(load<u32>(packets, Packet.len)))
+      return 0;
     let bytes: u32 = 0;
-    for (let i: u32 = 0; i < n; i++) {
-      const d = v128.load(packets + i * Packet.SIZE);
-      const word = <u32>(<u64>i64x2.extract_lane(d, 0) >> 32);
-      bytes += word & 0xffff;
-      flags |= word;
-      differ = v128.or(differ, v128.xor(d, first));
+    let p = packets;
+    for (const end = p + n * Packet.SIZE; p != end; p += Packet.SIZE) {
+      const word = load<u32>(p, Packet.len);
+      if (word > 0xffff) return 0;
+      if ((load<u64>(p, Packet.owner) & OWNER_AND_MARK) != kind) return 0;
+      bytes += word;
     }
-    // owner and mark
-    if (flags >> 16 || i16x8.extract_lane_u(differ, 4) || i16x8.extract_lane_u(differ, 7)) return 0;
-    Learning.learn(sw, port, v128.load(Desc.addr(first)));
+    Learning.learn(sw, port, v128.load(load<u32>(packets)));
     Count.add(port + Port.rxBytes, bytes);
     store<u32>(sw, 1, Switch.alike);
     store<u32>(sw, mark - 1, Switch.common);
