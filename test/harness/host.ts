@@ -123,7 +123,8 @@ function descriptors(r: Rig, ring: number, mask: number, from: number, to: numbe
   const { core } = r;
   return Array.from({ length: (to - from) >>> 0 }, (_, i) => {
     const p = ring + ((from + i) & mask) * Packet.SIZE;
-    return { addr: core.u32(p), owner: core.u16(p + Packet.owner), index: core.u16(p + Packet.index) };
+    const u16 = (field: number) => core.u16(p + field);
+    return { addr: core.u32(p), len: u16(Packet.len), owner: u16(Packet.owner), index: u16(Packet.index) };
   });
 }
 
