@@ -20,7 +20,7 @@ import { SplitDevice } from "./virtqueue/split-device";
 const SMALLEST: u32 = NetHeader.SIZE + 60;
 
 /**
- * One buffer in so many stays in the PRing, for frames that don't come through the mapped queue: broadcasts, other
+ * Of the buffers that the guest has posted, one in so many stays in the PRing, for frames that don't come through the mapped queue: broadcasts, other
  * guests' frames. Without it the card would hold all buffers, and those frames would find none.
  */
 const RESERVE: u32 = 8;
@@ -38,30 +38,57 @@ export class Mappings {
   }
 
   /**
-   * Takes buffers from the avail ring to `to` (R2), at most `max`: those that the card can be given. Another is left
-   * to the copying path, which takes any. Returns how many.
+   * Takes buffers from the avail ring to the PRing (R2), in order. A bad one is refused on the way (R8). Returns
+   * whether one stands in the way that the card can't be given: the copying path takes any.
    */
-  static fill(m: usize, to: usize, max: u32): u32 {
+  static fill(m: usize): bool {
     const vq: usize = load<u32>(m, Mapping.virtqueue);
-    if (!max || !load<u32>(vq, Virtqueue.ready) || load<u32>(vq, Virtqueue.broken)) return 0;
+    if (!load<u32>(vq, Virtqueue.ready)) return false;
     return load<u32>(vq, Virtqueue.features) & Feature.PACKED
-      ? Mappings.fillFrom<PackedDevice>(m, vq, to, max)
-      : Mappings.fillFrom<SplitDevice>(m, vq, to, max);
+      ? Mappings.fillFrom<PackedDevice>(m, vq)
+      : Mappings.fillFrom<SplitDevice>(m, vq);
   }
 
-  @inline static fillFrom<D extends SplitDevice>(m: usize, vq: usize, to: usize, max: u32): u32 {
+  static fillFrom<D extends SplitDevice>(m: usize, vq: usize): bool {
     const device = changetype<D>(0);
-    const n = device.take(vq, to, max);
-    const good = Mappings.remember(m, to, n, load<u32>(m, Mapping.mask));
-    if (good < n) {
-      device.untake(vq, to + good * Packet.SIZE, n - good);
+    const mask = load<u32>(m, Mapping.mask);
+    let tail = load<u32>(m, Mapping.tail);
+    let room = mask + 1 - (tail - load<u32>(m, Mapping.head));
+    let blocked = false;
+    while (room && !load<u32>(vq, Virtqueue.broken)) {
+      const run = min(room, mask + 1 - (tail & mask));
+      const to = Mappings.slot(m, tail);
+      const n = device.take(vq, to, run);
+      const good = Mappings.remember(m, to, n, mask);
+      tail += good;
+      room -= good;
+      if (good == run) continue;
+      if (good < n) device.untake(vq, to + good * Packet.SIZE, n - good);
+      // None left, or not a plain descriptor.
+      const one = Mappings.posted(m, mask + 1);
+      const segments = device.takeChain(vq, one, true);
+      if (!segments) break;
+      if (segments < 0) continue;
+      store<u16>(one, load<u16>(m, Mapping.id), Packet.owner);
+      if (segments == 1 && Mappings.remember(m, one, 1, mask)) {
+        v128.store(Mappings.slot(m, tail++), v128.load(one));
+        room--;
+        continue;
+      }
+      device.untake(vq, one, 1);
+      blocked = true;
+      break;
+    }
+    if (blocked && (!load<u32>(m, Mapping.blocked) || tail != load<u32>(m, Mapping.tail))) {
       Count.add(m + Mapping.unmappable, 1);
     }
-    return good;
+    store<u32>(m, blocked ? 1 : 0, Mapping.blocked);
+    store<u32>(m, tail, Mapping.tail);
+    return blocked;
   }
 
   /** Remembers each of these `n` buffers as it is. Stops before one that is too small. */
-  @inline static remember(m: usize, p: usize, n: u32, mask: u32): u32 {
+  static remember(m: usize, p: usize, n: u32, mask: u32): u32 {
     const posted = Mappings.posted(m, 0);
     let i: u32 = 0;
     for (; i < n; i++) {
@@ -75,53 +102,30 @@ export class Mappings {
   }
 
   /**
-   * Gives the card the guest's buffers (R2): the PRing is kept at its reserve, what is above goes to the card, then
-   * what the guest has posted since goes there straight. With few descriptors left, host buffers keep the
-   * queue going if `onEmpty` is "host" (R3); not sooner, since each of them costs a copy.
+   * Gives the card the guest's buffers (R2), the oldest first, but for the reserve. With few descriptors left, host
+   * buffers keep the queue going if `onEmpty` is "host" (R3); not sooner, since each of them costs a copy. So they do
+   * when a buffer stands in the way that only the copying path takes: else it would never get a frame.
    */
   static refill(m: usize, lcore: u32): void {
     const q: usize = load<u32>(m, Mapping.queue);
     const slots = load<u32>(q, RxQueue.mask) + 1;
+    const blocked = Mappings.fill(m);
     const mask = load<u32>(m, Mapping.mask);
-    const kept = (mask + 1) / RESERVE;
     let head = load<u32>(m, Mapping.head);
-    let tail = load<u32>(m, Mapping.tail);
-    while (tail - head < kept) {
-      const run = min(kept - (tail - head), mask + 1 - (tail & mask));
-      const n = Mappings.fill(m, Mappings.slot(m, tail), run);
-      tail += n;
-      if (n < run) break;
-    }
-    store<u32>(m, tail, Mapping.tail);
-    let room = slots - Pmd.posted(q);
-    while (room && tail - head > kept) {
-      const run = min(min(tail - head - kept, room), mask + 1 - (head & mask));
+    const held = load<u32>(m, Mapping.tail) - head;
+    const kept = load<u32>(load<u32>(m, Mapping.virtqueue), Virtqueue.taken) / RESERVE;
+    let n = held > kept ? min(held - kept, slots - Pmd.posted(q)) : 0;
+    while (n) {
+      const run = min(n, mask + 1 - (head & mask));
       Pmd.post(q, Mappings.slot(m, head), run);
       head += run;
-      room -= run;
+      n -= run;
     }
     store<u32>(m, head, Mapping.head);
-    if (tail - head == kept) Mappings.post(m, q, room);
     const low = slots / 4;
-    if (load<u32>(m, Mapping.onEmpty) == OnEmpty.HOST && Pmd.posted(q) < low) {
+    if ((blocked || load<u32>(m, Mapping.onEmpty) == OnEmpty.HOST) && Pmd.posted(q) < low) {
       Count.add(m + Mapping.hostBuffers, Pmd.refill(q, lcore, low));
     }
-  }
-
-  /** Up to `room` of the guest's buffers straight into the card's ring. */
-  @inline static post(m: usize, q: usize, room: u32): void {
-    const ring: usize = load<u32>(q, RxQueue.ring);
-    const mask = load<u32>(q, RxQueue.mask);
-    let posted = load<u32>(q, RxQueue.posted);
-    while (room) {
-      const slot = posted & mask;
-      const run = min(room, mask + 1 - slot);
-      const n = Mappings.fill(m, ring + slot * Packet.SIZE, run);
-      posted += n;
-      room -= n;
-      if (n < run) break;
-    }
-    Pmd.announce(q, posted);
   }
 
   /** Buffers for the copying path: those taken from the guest first are used first. */

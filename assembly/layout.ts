@@ -606,6 +606,8 @@ export enum Mapping {
   mask = 20,
   head = 24,
   tail = 28,
+  /** 1: the guest's next buffer is one that the card can't be given. */
+  blocked = 32,
   port = 44,
   hits = 64,
   misses = 72,

@@ -137,18 +137,28 @@ export class Vhost {
         continue;
       }
       const segments = Desc.segments(p, n - i);
-      if (!mapped) Vhost.copyOne<D>(port, vq, p, segments, header, spare);
-      else if (load<u32>(vq, Virtqueue.features) & Feature.MRG_RXBUF)
+      const own = Vhost.countOwned(p, segments, takes);
+      if (own < segments) {
+        Vhost.copyOne<D>(port, vq, p, segments, header, spare);
+        if (own) Vhost.giveBackMapped(port, p, segments); // begun in the guest's buffers and ended in the host's
+      } else if (load<u32>(vq, Virtqueue.features) & Feature.MRG_RXBUF)
         Vhost.handOverMany<D>(port, vq, p, segments, spare);
       else {
         Count.add(port + Port.drops + Drop.TOO_LARGE * 8, 1);
-        Mappings.giveBack(load<u32>(port, Port.mapping), p, segments);
+        Vhost.giveBackMapped(port, p, segments);
       }
       i += segments;
       f++;
     }
   }
 
+  static countOwned(p: usize, n: u32, owner: u32): u32 {
+    let owned: u32 = 0;
+    for (let i: u32 = 0; i < n; i++) owned += u32(load<u16>(p + i * Packet.SIZE, Packet.owner) == owner);
+    return owned;
+  }
+
+  /** Those of `n` segments that are the guest's own go back to its PRing. */
   static giveBackMapped(port: usize, from: usize, n: u32): void {
     const takes = load<u32>(port, Port.takes);
     for (let i: u32 = 0; i < n; i++) {

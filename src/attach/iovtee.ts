@@ -35,8 +35,8 @@ export function createMapping(
   options: MappingOptions,
   what: string,
 ): Placed {
-  // The PRing, and each buffer as it was posted.
-  const mapping = core.place(Kind.MAPPING, Mapping.pring + 2 * size * Packet.SIZE, what);
+  // The PRing, each buffer as it was posted, and the segments of a buffer that is looked at.
+  const mapping = core.place(Kind.MAPPING, Mapping.pring + 3 * size * Packet.SIZE, what);
   core.setFields(mapping.address, {
     [Mapping.id]: mapping.id,
     [Mapping.virtqueue]: virtqueue,
@@ -50,9 +50,10 @@ export function createMapping(
 /**
  * Maps a receive queue of `nic` to the guest, which is at switch port `port`: its descriptors are the guest's
  * buffers (R2), and the card's filter steers the guest's MAC address to it (R1). It is made at the first time.
+ * @param deliver hands on all frames that the card has received
  * @throws RangeError for a guest that is attached otherwise or mapped already, or where memory or filters are full
  */
-export function map(nic: Nic, guest: Mapped, port: number): void {
+export function map(nic: Nic, guest: Mapped, port: number, deliver: () => void): void {
   const { core } = nic.host;
   if (!guest.mapping) throw new RangeError(`${guest.name}: attached by ${guest.attach}, expected "iovtee"`);
   const old = core.u32(guest.mapping + Mapping.queue);
@@ -61,6 +62,7 @@ export function map(nic: Nic, guest: Mapped, port: number): void {
   }
   const queue = old || nic.addMappedQueue(guest.mapping, NetHeader.SIZE);
   core.setU32(guest.mapping + Mapping.queue, queue);
+  deliver(); // what came another way until now must not be overtaken (R6)
   core.setU32(queue + RxQueue.enabled, 1);
   core.exports.refillMapping(guest.mapping, 0);
   nic.steer(guest.mac, 0, core.u32(queue + RxQueue.index), port);

@@ -124,7 +124,7 @@ export class VSwitch {
   map(nic: Nic, guest: Guest): void {
     if (this.#stopped.has(guest))
       throw new RangeError(`${guest.name}: stopped, expected one that was started`);
-    map(nic, guest, this.indexOf(guest));
+    map(nic, guest, this.indexOf(guest), () => this.#deliver(nic));
     this.#mapped.set(guest, nic);
   }
 
@@ -135,11 +135,14 @@ export class VSwitch {
   unmap(guest: Guest): void {
     const nic = this.#mapped.get(guest);
     if (!nic) return;
-    const port = this.ports[this.indexOf(nic)];
-    unmap(nic, guest, () => {
-      if (port) while (this.host.core.exports.pollPort(this.address, port.address) > 0) {}
-    });
+    unmap(nic, guest, () => this.#deliver(nic));
     this.#mapped.delete(guest);
+  }
+
+  /** Hands on all frames that `nic` has received. */
+  #deliver(nic: Nic): void {
+    const port = this.ports[this.indexOf(nic)];
+    if (port) while (this.host.core.exports.pollPort(this.address, port.address) > 0) {}
   }
 
   /**

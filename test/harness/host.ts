@@ -4,9 +4,9 @@ import {
   Driver,
   Feature,
   Guest as GuestLayout,
+  HEADROOM,
   LCORES_MAX,
   Mapping,
-  NetHeader,
   Nic as NicLayout,
   PackedDesc,
   Packet,
@@ -148,10 +148,9 @@ export function pring(r: Rig, m: number) {
 export function misplaced(r: Rig, guest: Guest): string[] {
   const { core } = r;
   const g = guest.address;
-  const first = core.u32(g + GuestLayout.buffers);
+  const first = core.u32(g + GuestLayout.blank + Packet.addr);
   const size = core.u32(g + GuestLayout.bufferSize);
-  const ahead = core.u32(g + GuestLayout.headroom) - NetHeader.SIZE;
-  const total = Math.floor((guest.region + guest.regionSize - first) / size);
+  const total = core.u32(g + GuestLayout.bufferCount);
   const places: string[][] = Array.from({ length: total }, () => []);
   const wrong: string[] = [];
   const put = (index: number, place: string) =>
@@ -201,7 +200,7 @@ export function misplaced(r: Rig, guest: Guest): string[] {
       const n = flags === SHADOW_LIST ? core.u16(s + Packet.len) : 1;
       const from = flags === SHADOW_LIST ? addr : s;
       for (let k = 0; k < n; k++) put(core.u16(from + k * Packet.SIZE + Packet.index), name);
-      if (name === "receive" && addr !== first + core.u16(s + Packet.index) * size + ahead)
+      if (name === "receive" && addr !== first + core.u16(s + Packet.index) * size)
         wrong.push(`receive id ${id}: at ${addr}`);
     }
     for (const [id, where] of ids) wrong.push(`${name} id ${id}: unknown, but ${where}`);
@@ -217,14 +216,17 @@ export function misplacedInPool(r: Rig): string[] {
   const { core, host } = r;
   const { pool } = host;
   const wrong: string[] = [];
-  const [base, stride, headroom] = [Pool.base, Pool.stride, Pool.headroom].map((f) => core.u32(pool + f));
+  const first = core.u32(pool + Pool.blank + Packet.addr);
+  const stride = core.u32(pool + Pool.stride);
   const places: string[][] = Array.from({ length: host.buffers }, () => []);
   const put = (place: string, list: ReturnType<typeof descriptors>) => {
     for (const { addr, owner, index } of list) {
       if (owner !== host.poolId) continue;
       places[index]?.push(place);
-      const start = base! + index * stride!;
-      if (place.startsWith("pool") ? addr !== start + headroom! : addr < start || addr >= start + stride!)
+      const free = first + index * stride;
+      if (
+        place.startsWith("pool") ? addr !== free : addr < free - HEADROOM || addr >= free - HEADROOM + stride
+      )
         wrong.push(`${place}: buffer ${index} points to ${addr}`);
     }
   };
