@@ -40,10 +40,15 @@ export class Guests {
     const tx: usize = load<u32>(g, Guest.tx);
     const list = g + Guest.scratch;
     Guests.give(g, list, driver.used(tx, list, BURST_DESCRIPTORS));
-    const n = driver.used(rx, list, load<u32>(g, Guest.burst));
+    let n = driver.used(rx, list, load<u32>(g, Guest.burst));
     if (n) {
       const swapped = Guests.swap(g, list, n);
-      const send = swapped < n ? Guests.process<D>(g, list, swapped, n) : n;
+      if (swapped < n) {
+        const end = list + n * Packet.SIZE;
+        const missing = Guests.missing(list + swapped * Packet.SIZE, end);
+        if (missing) n += driver.used(rx, end, min(missing, <u32>BURST_DESCRIPTORS - n));
+      }
+      const send = swapped < n ? Guests.process(g, list, swapped, n) : n;
       const posted = driver.post(tx, list, send, false);
       if (posted < send) {
         Count.add(g + Guest.droppedTxFull, send - posted);
@@ -100,12 +105,7 @@ export class Guests {
    * Received buffers from number `i` on to frames, through the function; what is to be sent is moved to the front
    * of `list`, behind the `i` frames there, net headers in front. Returns the segments to send.
    */
-  static process<D extends SplitDriver>(g: usize, list: usize, i: u32, n: u32): u32 {
-    const missing = Guests.missing(list + i * Packet.SIZE, list + n * Packet.SIZE);
-    if (missing) {
-      const room = min(missing, <u32>BURST_DESCRIPTORS - n);
-      n += changetype<D>(0).used(load<u32>(g, Guest.rx), list + n * Packet.SIZE, room);
-    }
+  static process(g: usize, list: usize, i: u32, n: u32): u32 {
     const which = load<u32>(g, Guest.run);
     const nextHop = load<u64>(g, Guest.nextHop);
     const mac = load<u64>(g, Guest.mac);

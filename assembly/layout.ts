@@ -501,8 +501,11 @@ export enum Driver {
   pending = 84,
   /** Under VIRTIO_F_IN_ORDER: 1 while a batch is gone through, and the used element that told of it. */
   inBatch = 88,
-  /** 1: the device writes into this queue's buffers (a virtio-net queue has one direction). */
-  writable = 92,
+  /**
+   * What the device says it wrote is or-ed with this: 0, or all ones where it only reads, so that a buffer keeps its
+   * length (a virtio-net queue has one direction).
+   */
+  ignored = 92,
   /** u64 counters: notifications sent to the device, used entries that named no outstanding buffer. */
   kicks = 96,
   badUsed = 104,

@@ -197,19 +197,30 @@ export class Pmd {
     const mask = load<u32>(q, RxQueue.mask);
     const next = load<u32>(q, RxQueue.next);
     const posted = min(load<u32>(q, RxQueue.posted) - next, room);
-    let n: u32 = 0;
-    let whole: u32 = 0;
-    while (n < posted && max) {
-      const p = ring + ((next + n) & mask) * Packet.SIZE;
+    // Frames of one segment, up to the ring's end.
+    const slot = next & mask;
+    let p = ring + slot * Packet.SIZE;
+    const first = p;
+    for (const end = p + min(min(posted, max), mask + 1 - slot) * Packet.SIZE; p != end; p += Packet.SIZE) {
       const flags = Sync.load<u32>(p + Packet.len) >> 16;
+      if (flags != PacketFlag.DONE) break;
+      v128.store(to, i16x8.replace_lane(v128.load(p), 3, 0));
+      to += Packet.SIZE;
+    }
+    let whole = <u32>(p - first) / Packet.SIZE;
+    max -= whole;
+    // Of any number.
+    for (let n = whole; n < posted && max; ) {
+      const d = ring + ((next + n) & mask) * Packet.SIZE;
+      const flags = Sync.load<u32>(d + Packet.len) >> 16;
       if (!(flags & PacketFlag.DONE)) break;
       const more = flags & PacketFlag.MORE;
-      v128.store(to + n * Packet.SIZE, i16x8.replace_lane(v128.load(p), 3, <i16>more));
+      v128.store(to, i16x8.replace_lane(v128.load(d), 3, <i16>more));
+      to += Packet.SIZE;
       n++;
-      if (!more) {
-        whole = n;
-        max--;
-      }
+      if (more) continue;
+      whole = n;
+      max--;
     }
     store<u32>(q, next + whole, RxQueue.next);
     return whole;

@@ -91,10 +91,7 @@ export class Drivers {
     const flags = Desc.flags(d);
     if (flags) return Drivers.releaseMany(drv, id, to, room);
     if (!room) return 0;
-    v128.store(
-      to,
-      load<u32>(drv, Driver.writable) ? i16x8.replace_lane(d, 2, <i16>min(len, Desc.len(d))) : d,
-    );
+    v128.store(to, i16x8.replace_lane(d, 2, <i16>min(len | load<u32>(drv, Driver.ignored), Desc.len(d))));
     store<u64>(shadow, 0);
     Drivers.freeId(drv, id);
     return 1;

@@ -23,7 +23,7 @@ const AVAIL_USED: u32 = DescFlag.AVAIL | DescFlag.USED;
 export class PackedDriver {
   /** As `SplitDriver.post`. The burst's first descriptor gets its flags in `publish`. */
   post(drv: usize, from: usize, n: u32, writable: bool): u32 {
-    store<u32>(drv, writable ? 1 : 0, Driver.writable);
+    store<u32>(drv, writable ? 0 : u32.MAX_VALUE, Driver.ignored);
     const base = load<u32>(drv, Driver.base);
     const direction: u32 = writable ? DescFlag.WRITE : 0;
     let done: u32 = 0;

@@ -70,10 +70,10 @@ export class SplitDevice {
         const head = <u32>load<u16>(p);
         if (head > mask) break;
         const d = desc + head * SplitDesc.SIZE;
-        const addr = load<u64>(d);
-        const len = load<u32>(d, SplitDesc.len);
         if (load<u16>(d, SplitDesc.flags) != direction) break;
+        const len = load<u32>(d, SplitDesc.len);
         if (len - least > range) break;
+        const addr = load<u64>(d);
         if (addr > limit - len) break;
         const at = i32x4.replace_lane(blank, 0, base + <u32>addr + skip);
         v128.store(to, i16x8.replace_lane(i16x8.replace_lane(at, 2, <i16>(len - skip)), 5, <i16>head));
@@ -162,12 +162,17 @@ export class SplitDevice {
     const used = load<u32>(vq, Virtqueue.used);
     const counted: u64 = written ? 0xffff : 0;
     const header: u64 = mapped ? NetHeader.SIZE : 0;
-    let at = used;
-    do {
-      const len = (<u64>load<u16>(from, Packet.len) & counted) + header;
-      store<u64>(ring + (at & mask) * SplitUsed.ELEMENT, <u64>load<u16>(from, Packet.index) | (len << 32));
-      from += Packet.SIZE;
-    } while (++at != used + n);
+    let slot = used & mask;
+    for (let left = n; left; slot = 0) {
+      const run = min(left, mask + 1 - slot);
+      let element = ring + slot * SplitUsed.ELEMENT;
+      for (const end = element + run * SplitUsed.ELEMENT; element != end; element += SplitUsed.ELEMENT) {
+        const len = (<u64>load<u16>(from, Packet.len) & counted) + header;
+        store<u64>(element, <u64>load<u16>(from, Packet.index) | (len << 32));
+        from += Packet.SIZE;
+      }
+      left -= run;
+    }
     store<u32>(vq, used + n, Virtqueue.used);
     store<u32>(vq, load<u32>(vq, Virtqueue.taken) - n, Virtqueue.taken);
   }

@@ -29,7 +29,7 @@ export class SplitDriver {
    * whole frames, as many as there are free descriptors for.
    */
   post(drv: usize, from: usize, n: u32, writable: bool): u32 {
-    store<u32>(drv, writable ? 1 : 0, Driver.writable);
+    store<u32>(drv, writable ? 0 : u32.MAX_VALUE, Driver.ignored);
     const table: usize = load<u32>(drv, Driver.desc);
     const ring = load<u32>(drv, Driver.driver) + SplitAvail.ring;
     const mask = load<u32>(drv, Driver.size) - 1;
@@ -158,8 +158,7 @@ export class SplitDriver {
     const mask = load<u32>(drv, Driver.size) - 1;
     const shadow: usize = load<u32>(drv, Driver.shadow);
     const freeIds: usize = load<u32>(drv, Driver.freeIds);
-    // What the device read keeps its length.
-    const ignored: u64 = load<u32>(drv, Driver.writable) ? 0 : u64.MAX_VALUE;
+    const ignored = <u64>load<u32>(drv, Driver.ignored);
     let ids = freeIds + load<u32>(drv, Driver.freeCount) * 2;
     let last = load<u32>(drv, Driver.lastUsed);
     const begin = to;
