@@ -75,16 +75,17 @@ export class Guests {
   @inline static swap(g: usize, list: usize, n: u32): u32 {
     if (load<u32>(g, Guest.run) != GuestFunction.MACSWAP || load<u64>(g, Guest.nextHop)) return 0;
     const range = load<u32>(g, Guest.bufferSize) - SHORTEST;
-    let i: u32 = 0;
-    for (; i < n; i++) {
-      const low = load<u64>(list + i * Packet.SIZE);
-      const addr = <usize>(<u32>low);
-      if (load<u16>(addr, NetHeader.numBuffers) > 1 || <u32>(low >> 32) - SHORTEST > range) break;
+    let p = list;
+    for (const end = list + n * Packet.SIZE; p != end; p += Packet.SIZE) {
+      if (load<u32>(p, Packet.len) - SHORTEST > range) break;
+      const addr: usize = load<u32>(p);
+      if (load<u16>(addr, NetHeader.numBuffers) > 1) break;
       Functions.macswap(addr + NetHeader.SIZE, 0);
       Guests.clearHeader(addr);
     }
-    Count.add(g + Guest.received, i);
-    return i;
+    const swapped = <u32>(p - list) / Packet.SIZE;
+    Count.add(g + Guest.received, swapped);
+    return swapped;
   }
 
   /** 5.1.6.2.1: num_buffers is 0; no offload is asked for. */

@@ -708,7 +708,7 @@ export enum Switch {
   pool = 36,
   /** What classifying a burst found: the destination of all its frames, or Destination.MIXED. */
   common = 40,
-  /** 1: all its frames are of one segment and of one owner. */
+  /** 0, or all its frames are of one segment and of one owner, and none is longer than this. */
   alike = 44,
   /** Scratch: the burst, its headers (first 16 bytes of each frame), and where each frame begins and goes. */
   packets = 64,

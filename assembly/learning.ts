@@ -45,7 +45,8 @@ export class Learning {
     let word = load<u32>(p, Packet.len);
     let headers = sw + Switch.headers;
     let common: u32 = Destination.MIXED;
-    let alike: u32 = 1;
+    let oneOwner = true;
+    let lengths: u32 = 0;
     let bytes: u32 = 0;
     while (p != end && !Learning.isUnusual(word)) {
       let h = v128.load(load<u32>(p));
@@ -57,7 +58,7 @@ export class Learning {
       if (known) Learning.learn(sw, port, h);
       const to = known ? mark - 1 : Learning.lookup(sw, port, h, f);
       common = p == packets || to == common ? to : Destination.MIXED;
-      if (<u16>kind != owner) alike = 0;
+      if (<u16>kind != owner) oneOwner = false;
       // Frames between the same two stations go the same way. What is dropped is counted one by one.
       const low = i64x2.extract_lane(h, 0);
       const high = i32x4.extract_lane(h, 2);
@@ -65,6 +66,7 @@ export class Learning {
         v128.store(headers, h);
         headers += 16;
         bytes += word;
+        lengths |= word;
         p += Packet.SIZE;
         if (p == end) break;
         word = load<u32>(p, Packet.len);
@@ -82,7 +84,7 @@ export class Learning {
     Count.add(port + Port.rxBytes, bytes);
     if (p != end) return Learning.classifyRest(sw, port, <u32>(p - packets) / Packet.SIZE, n);
     store<u32>(sw, common, Switch.common);
-    store<u32>(sw, alike, Switch.alike);
+    store<u32>(sw, oneOwner ? lengths : 0, Switch.alike);
     return n;
   }
 
@@ -113,7 +115,7 @@ export class Learning {
     }
     Learning.learn(sw, port, v128.load(load<u32>(packets)));
     Count.add(port + Port.rxBytes, bytes);
-    store<u32>(sw, 1, Switch.alike);
+    store<u32>(sw, 0xffff, Switch.alike);
     store<u32>(sw, mark - 1, Switch.common);
     return n;
   }

@@ -16,7 +16,6 @@ import {
   Destination,
   Drop,
   Feature,
-  FRAME_MAX,
   Kind,
   Nic,
   Packet,
@@ -101,7 +100,7 @@ export class Switching {
     const to = load<u32>(sw, Switch.common);
     if (to < <u32>Destination.MIXED) {
       const out = Switching.port(sw, to);
-      const alike = load<u32>(sw, Switch.alike) != 0;
+      const alike = load<u32>(sw, Switch.alike);
       Switching.deliver(sw, out, packets, n, frames, sw + Switch.headers, sw + Switch.spare, alike);
       const takes = load<u32>(out, Port.takes);
       if (!alike) Switching.release(sw, packets, n, takes);
@@ -202,7 +201,7 @@ export class Switching {
       some >> 16,
       sw + Switch.outHeaders,
       sw + Switch.spare,
-      false,
+      0,
     );
   }
 
@@ -286,7 +285,7 @@ export class Switching {
     store<u16>(list, load<u16>(list, Packet.len) + <u16>(add ? 4 : -4), Packet.len);
     Desc.copy(sw + Switch.out, list, n);
     v128.store(sw + Switch.outHeaders, v128.load(moved));
-    Switching.deliver(sw, out, sw + Switch.out, n, 1, sw + Switch.outHeaders, list, false);
+    Switching.deliver(sw, out, sw + Switch.out, n, 1, sw + Switch.outHeaders, list, 0);
     Switching.release(sw, sw + Switch.out, n, load<u32>(out, Port.takes));
   }
 
@@ -320,7 +319,7 @@ export class Switching {
     frames: u32,
     headers: usize,
     spare: usize,
-    alike: bool,
+    alike: u32,
   ): void {
     const kind = load<u32>(out, Port.kind);
     if (kind == PortKind.VHOST) {
@@ -339,7 +338,7 @@ export class Switching {
     n: u32,
     headers: usize,
     spare: usize,
-    alike: bool,
+    alike: u32,
   ): void {
     const takes = load<u32>(out, Port.takes);
     const room = load<u32>(load<u32>(sw, Switch.pool), Pool.room);
@@ -350,7 +349,7 @@ export class Switching {
       // A run of frames that are treated alike: host buffers of any form, or single segments to be copied.
       let run: u32 = 0;
       let frames: u32 = 0;
-      if (alike && (own || room >= <u32>FRAME_MAX)) run = n;
+      if (alike && (own || alike <= room)) run = n;
       else
         while (i + run < n) {
           const word = load<u32>(p + run * Packet.SIZE, Packet.len);

@@ -91,7 +91,7 @@ export class Vhost {
     frames: u32,
     headers: usize,
     spare: usize,
-    alike: bool,
+    alike: u32,
   ): void {
     const vq: usize = load<u32>(port, Port.to);
     if (!load<u32>(vq, Virtqueue.ready) || load<u32>(vq, Virtqueue.broken)) {
