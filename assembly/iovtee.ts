@@ -16,12 +16,9 @@ import { Desc } from "./packet";
 import { PackedDevice } from "./virtqueue/packed-device";
 import { SplitDevice } from "./virtqueue/split-device";
 
-/** Smallest buffer that is mapped: the net header and a minimal frame. */
-const SMALLEST: u32 = NetHeader.SIZE + 60;
-
 /**
- * Of the buffers that the guest has posted, one in so many stays in the PRing, for frames that don't come through the mapped queue: broadcasts, other
- * guests' frames. Without it the card would hold all buffers, and those frames would find none.
+ * Of the buffers that the guest has posted, one in so many stays in the PRing, for frames that don't come through the
+ * mapped queue: broadcasts, other guests' frames. Without it the card would hold all, and those would find none.
  */
 const RESERVE: u32 = 8;
 
@@ -32,24 +29,25 @@ export class Mappings {
   @inline static slot(m: usize, i: u32): usize {
     return m + Mapping.pring + (i & load<u32>(m, Mapping.mask)) * Packet.SIZE;
   }
-  /** The buffer `id` as it was posted: behind the PRing, found by its id. */
-  @inline static posted(m: usize, id: u32): usize {
-    return m + Mapping.pring + (load<u32>(m, Mapping.mask) + 1 + id) * Packet.SIZE;
+  /** Where the segments of a buffer are put that is looked at: behind the PRing. */
+  @inline static spare(m: usize): usize {
+    return m + Mapping.pring + (load<u32>(m, Mapping.mask) + 1) * Packet.SIZE;
   }
 
   /**
-   * Takes buffers from the avail ring to the PRing (R2), in order. A bad one is refused on the way (R8). Returns
-   * whether one stands in the way that the card can't be given: the copying path takes any.
+   * Takes buffers from the avail ring to the PRing (R2), in order. If more are needed (`all`), what isn't a plain
+   * descriptor is looked at too: a bad buffer is refused (R8). Returns whether there is one that the card can't be
+   * given: the copying path takes any.
    */
-  static fill(m: usize): bool {
+  static fill(m: usize, all: bool): bool {
     const vq: usize = load<u32>(m, Mapping.virtqueue);
     if (!load<u32>(vq, Virtqueue.ready)) return false;
     return load<u32>(vq, Virtqueue.features) & Feature.PACKED
-      ? Mappings.fillFrom<PackedDevice>(m, vq)
-      : Mappings.fillFrom<SplitDevice>(m, vq);
+      ? Mappings.fillFrom<PackedDevice>(m, vq, all)
+      : Mappings.fillFrom<SplitDevice>(m, vq, all);
   }
 
-  static fillFrom<D extends SplitDevice>(m: usize, vq: usize): bool {
+  static fillFrom<D extends SplitDevice>(m: usize, vq: usize, all: bool): bool {
     const device = changetype<D>(0);
     const mask = load<u32>(m, Mapping.mask);
     let tail = load<u32>(m, Mapping.tail);
@@ -59,18 +57,16 @@ export class Mappings {
       const run = min(room, mask + 1 - (tail & mask));
       const to = Mappings.slot(m, tail);
       const n = device.take(vq, to, run);
-      const good = Mappings.remember(m, to, n, mask);
-      tail += good;
-      room -= good;
-      if (good == run) continue;
-      if (good < n) device.untake(vq, to + good * Packet.SIZE, n - good);
-      // None left, or not a plain descriptor.
-      const one = Mappings.posted(m, mask + 1);
+      tail += n;
+      room -= n;
+      if (n == run) continue;
+      if (!all) break;
+      const one = Mappings.spare(m);
       const segments = device.takeChain(vq, one, true);
       if (!segments) break;
       if (segments < 0) continue;
-      store<u16>(one, load<u16>(m, Mapping.id), Packet.owner);
-      if (segments == 1 && Mappings.remember(m, one, 1, mask)) {
+      if (segments == 1 && load<u16>(one, Packet.len) >= <u16>load<u32>(vq, Virtqueue.least)) {
+        store<u16>(one, load<u16>(m, Mapping.id), Packet.owner);
         v128.store(Mappings.slot(m, tail++), v128.load(one));
         room--;
         continue;
@@ -87,20 +83,6 @@ export class Mappings {
     return blocked;
   }
 
-  /** Remembers each of these `n` buffers as it is. Stops before one that is too small. */
-  static remember(m: usize, p: usize, n: u32, mask: u32): u32 {
-    const posted = Mappings.posted(m, 0);
-    let i: u32 = 0;
-    for (; i < n; i++) {
-      const d = v128.load(p);
-      const index = Desc.index(d);
-      if (Desc.len(d) < SMALLEST || index > mask) break;
-      v128.store(posted + index * Packet.SIZE, d);
-      p += Packet.SIZE;
-    }
-    return i;
-  }
-
   /**
    * Gives the card the guest's buffers (R2), the oldest first, but for the reserve. With few descriptors left, host
    * buffers keep the queue going if `onEmpty` is "host" (R3); not sooner, since each of them costs a copy. So they do
@@ -109,7 +91,8 @@ export class Mappings {
   static refill(m: usize, lcore: u32): void {
     const q: usize = load<u32>(m, Mapping.queue);
     const slots = load<u32>(q, RxQueue.mask) + 1;
-    const blocked = Mappings.fill(m);
+    const low = slots / 4;
+    const blocked = Mappings.fill(m, Pmd.posted(q) < low);
     const mask = load<u32>(m, Mapping.mask);
     let head = load<u32>(m, Mapping.head);
     const held = load<u32>(m, Mapping.tail) - head;
@@ -122,7 +105,6 @@ export class Mappings {
       n -= run;
     }
     store<u32>(m, head, Mapping.head);
-    const low = slots / 4;
     if ((blocked || load<u32>(m, Mapping.onEmpty) == OnEmpty.HOST) && Pmd.posted(q) < low) {
       Count.add(m + Mapping.hostBuffers, Pmd.refill(q, lcore, low));
     }
@@ -161,8 +143,21 @@ export class Mappings {
         memory.fill(load<u32>(p, Packet.addr), 0, len);
         Count.add(m + Mapping.scrubbedBytes, len);
       }
-      v128.store(Mappings.slot(m, tail++), v128.load(Mappings.posted(m, load<u16>(p, Packet.index))));
-      first = !(load<u16>(p, Packet.flags) & PacketFlag.MORE);
+      const d = v128.load(p);
+      const more = Desc.flags(d);
+      // In front of a frame, not of its rest, the card left room for the net header.
+      const before: u32 = more & PacketFlag.REST ? 0 : NetHeader.SIZE;
+      const empty = Desc.make(
+        Desc.addr(d) - before,
+        Desc.room(d),
+        0,
+        Desc.owner(d),
+        Desc.index(d),
+        Desc.room(d),
+        1,
+      );
+      v128.store(Mappings.slot(m, tail++), empty);
+      first = !(more & PacketFlag.MORE);
     }
     store<u32>(m, tail, Mapping.tail);
   }

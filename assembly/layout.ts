@@ -78,14 +78,14 @@ export enum Kind {
  * A packet's descriptor, 16 bytes, travelling by value: one v128 load and one store.
  *
  *     0        4      6        8       10      12     14     16
- *     | addr   | len  | flags  | owner | index | port | mark |
+ *     | addr   | len  | flags  | owner | index | room | mark |
  *       u32      u16    u16      u16     u16     u16    u16
  *
  * addr   offset in memory of the segment's first byte
  * len    bytes in this segment; while a buffer is posted for receive, the room in it
  * owner  directory id of who gets the buffer back: a pool, a mapping, a virtqueue
  * index  its number there (pool: the buffer; virtqueue and mapping: the buffer id of the ring)
- * port   where it came in
+ * room   bytes of the whole buffer: `len` as it is when the buffer is empty
  * mark   what the NIC's filter said: 1 + the switch port that it goes to, 0 for nothing.
  *        In a virtqueue's buffer: the ring descriptors that it takes (packed rings step by them).
  */
@@ -95,7 +95,7 @@ export enum Packet {
   flags = 6,
   owner = 8,
   index = 10,
-  port = 12,
+  room = 12,
   mark = 14,
   SIZE = 16,
 }
@@ -105,6 +105,8 @@ export enum PacketFlag {
   MORE = 1,
   /** NIC descriptor rings: the card has finished with this descriptor ("DD"). */
   DONE = 2,
+  /** Received: continues the frame of the descriptor before. */
+  REST = 4,
 }
 
 /** Entries of the indirection table of RSS. */
@@ -440,7 +442,7 @@ export enum Virtqueue {
   refused = 152,
   /** u64 counters by Refusal. */
   refusals = 192,
-  /** Packet: what a taken buffer's descriptor begins as: owner, port, mark 1. */
+  /** Packet: what a taken buffer's descriptor begins as: owner, mark 1. */
   blank = 272,
   SIZE = 320,
 }

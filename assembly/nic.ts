@@ -81,7 +81,7 @@ export class Card {
       Count.add(nic + Nic.rxStopped, 1);
       return false;
     }
-    if (!Card.write(nic, q, frame, len, steered >> 16)) {
+    if (!Card.write(q, frame, len, steered >> 16)) {
       Count.add(nic + Nic.rxNoBuffer, 1);
       Count.add(q + RxQueue.noBuffer, 1);
       return false;
@@ -99,7 +99,7 @@ export class Card {
   }
 
   /** DMA of one frame over as many posted buffers as it takes; false, and nothing written, if too few. */
-  static write(nic: usize, q: usize, frame: usize, len: u32, mark: u32): bool {
+  static write(q: usize, frame: usize, len: u32, mark: u32): bool {
     const ring: usize = load<u32>(q, RxQueue.ring);
     const mask = load<u32>(q, RxQueue.mask);
     const offset = load<u32>(q, RxQueue.offset);
@@ -114,7 +114,6 @@ export class Card {
       }
       room += load<u16>(ring + ((head + n) & mask) * Packet.SIZE, Packet.len) - (n ? 0 : offset);
     }
-    const port = load<u32>(nic, Nic.port);
     for (let i: u32 = 0; i < n; i++) {
       const slot = (head + i) & mask;
       const p = ring + slot * Packet.SIZE;
@@ -126,12 +125,13 @@ export class Card {
       frame += some;
       len -= some;
       let flags: u32 = i + 1 < n ? PacketFlag.MORE : 0;
+      if (i) flags |= PacketFlag.REST;
       if (load<u32>(q, RxQueue.pending)) flags |= PacketFlag.DONE;
       else {
         store<u32>(q, 1, RxQueue.pending);
         store<u32>(q, slot, RxQueue.first);
       }
-      v128.store(p, Desc.make(to, some, flags, Desc.owner(d), Desc.index(d), port, mark));
+      v128.store(p, Desc.make(to, some, flags, Desc.owner(d), Desc.index(d), Desc.room(d), mark));
     }
     store<u32>(q, head + n, RxQueue.head);
     return true;
@@ -215,7 +215,7 @@ export class Pmd {
       const flags = Sync.load<u32>(d + Packet.len) >> 16;
       if (!(flags & PacketFlag.DONE)) break;
       const more = flags & PacketFlag.MORE;
-      v128.store(to, i16x8.replace_lane(v128.load(d), 3, <i16>more));
+      v128.store(to, i16x8.replace_lane(v128.load(d), 3, <i16>(flags & ~PacketFlag.DONE)));
       to += Packet.SIZE;
       n++;
       if (more) continue;

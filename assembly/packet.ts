@@ -5,9 +5,9 @@
 import { Packet, PacketFlag } from "./layout";
 
 export class Desc {
-  @inline static make(addr: u32, len: u32, flags: u32, owner: u32, index: u32, port: u32, mark: u32): v128 {
+  @inline static make(addr: u32, len: u32, flags: u32, owner: u32, index: u32, room: u32, mark: u32): v128 {
     const low = <u64>addr | ((<u64>len) << 32) | ((<u64>flags) << 48);
-    const high = <u64>(owner | (index << 16)) | ((<u64>(port | (mark << 16))) << 32);
+    const high = <u64>(owner | (index << 16)) | ((<u64>(room | (mark << 16))) << 32);
     return i64x2.replace_lane(i64x2.splat(low), 1, high);
   }
   @inline static addr(d: v128): u32 {
@@ -25,7 +25,7 @@ export class Desc {
   @inline static index(d: v128): u32 {
     return i16x8.extract_lane_u(d, 5);
   }
-  @inline static port(d: v128): u32 {
+  @inline static room(d: v128): u32 {
     return i16x8.extract_lane_u(d, 6);
   }
   @inline static mark(d: v128): u32 {

@@ -63,11 +63,6 @@ export class Switching {
         : Vhost.rx<SplitDevice>(port, to, burst, BURST_DESCRIPTORS);
     } else if (kind == PortKind.RING) {
       n = Rings.dequeueBurst(load<u32>(port, Port.from), to, burst);
-      const index = load<u32>(port, Port.index);
-      for (let i: u32 = 0; i < n; i++) {
-        store<u16>(to + i * Packet.SIZE, <u16>index, Packet.port);
-        store<u16>(to + i * Packet.SIZE, 0, Packet.mark);
-      }
     }
     return n ? Switching.process(sw, port, n) : 0;
   }

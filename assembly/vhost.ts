@@ -34,7 +34,6 @@ export class Vhost {
     const device = changetype<D>(0);
     const vq: usize = load<u32>(port, Port.from);
     if (!load<u32>(vq, Virtqueue.ready)) return 0;
-    const index = load<u32>(port, Port.index);
     let n: u32 = 0;
     let frames: u32 = 0;
     while (frames < max && !load<u32>(vq, Virtqueue.broken)) {
@@ -49,21 +48,20 @@ export class Vhost {
       const segments = device.takeChain(vq, chain, false);
       if (segments == 0) break;
       if (segments < 0) continue;
-      n += Vhost.stripHeader(vq, chain, segments, index);
+      n += Vhost.stripHeader(vq, chain, segments);
       frames++;
     }
     return n;
   }
 
   /** Takes the net header off a frame of several segments, wherever it ends. Returns the segments left. */
-  static stripHeader(vq: usize, list: usize, segments: u32, index: u32): u32 {
+  static stripHeader(vq: usize, list: usize, segments: u32): u32 {
     const bytes = Desc.bytes(list, segments);
     const short = bytes < <u32>NetHeader.SIZE + FRAME_MIN;
     if (short || bytes > <u32>NetHeader.SIZE + FRAME_MAX) {
       Device.refuse(vq, short ? Refusal.TOO_SHORT : Refusal.TOO_LONG);
       store<u16>(list, 0, Packet.len);
       store<u16>(list, 0, Packet.flags);
-      store<u16>(list, <u16>index, Packet.port);
       return 1;
     }
     let skip: u32 = NetHeader.SIZE;
@@ -76,7 +74,6 @@ export class Vhost {
     if (gone) memory.copy(list, list + gone * Packet.SIZE, left * Packet.SIZE);
     store<u32>(list, load<u32>(list, Packet.addr) + skip, Packet.addr);
     store<u16>(list, load<u16>(list, Packet.len) - <u16>skip, Packet.len);
-    for (let i: u32 = 0; i < left; i++) store<u16>(list + i * Packet.SIZE, <u16>index, Packet.port);
     return left;
   }
 
@@ -177,10 +174,10 @@ export class Vhost {
   /** IOVTee hit (R4): the frame lies where the guest wants it; only the header and the used ring are written. */
   @inline static handOver<D extends SplitDevice>(port: usize, vq: usize, from: usize, n: u32): void {
     let bytes: u32 = 0;
-    for (let i: u32 = 0; i < n; i++) {
-      const low = load<u64>(from + i * Packet.SIZE);
-      bytes += <u32>(low >> 32) & 0xffff;
-      Vhost.header(<usize>(<u32>low) - NetHeader.SIZE, 1);
+    let p = from;
+    for (const end = from + n * Packet.SIZE; p != end; p += Packet.SIZE) {
+      bytes += load<u32>(p, Packet.len);
+      Vhost.header(load<u32>(p) - NetHeader.SIZE, 1);
     }
     changetype<D>(0).complete(vq, from, n, true, true);
     Mappings.countHits(load<u32>(port, Port.mapping), n);

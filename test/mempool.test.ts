@@ -42,7 +42,7 @@ function take(lcore: number, n: number): number[] {
     const index = u16(10);
     const address = BASE + index * (HEADROOM + ROOM) + HEADROOM;
     const fields = [view.getUint32(at, true), u16(4), u16(6), u16(8), u16(12), u16(14)];
-    if (fields.join() !== [address, ROOM, 0, ID, 0, 0].join())
+    if (fields.join() !== [address, ROOM, 0, ID, ROOM, 0].join())
       expect.fail(`buffer ${index} comes as ${fields}`);
     return index;
   });

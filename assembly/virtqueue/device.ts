@@ -102,7 +102,7 @@ export class Device {
         PacketFlag.MORE,
         load<u32>(vq, Virtqueue.id),
         0,
-        0,
+        min<u32>(len, 0xffff),
         0,
       ),
     );

@@ -75,7 +75,7 @@ export class SplitDevice {
         if (len - least > range) break;
         const addr = load<u64>(d);
         if (addr > limit - len) break;
-        const at = i32x4.replace_lane(blank, 0, base + <u32>addr + skip);
+        const at = i16x8.replace_lane(i32x4.replace_lane(blank, 0, base + <u32>addr + skip), 6, <i16>len);
         v128.store(to, i16x8.replace_lane(i16x8.replace_lane(at, 2, <i16>(len - skip)), 5, <i16>head));
         to += Packet.SIZE;
       }

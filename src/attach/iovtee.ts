@@ -7,6 +7,9 @@ import { Kind, Mapping, NetHeader, OnEmpty, Packet, RxQueue } from "../../assemb
 import type { Core, Placed } from "../core/core.ts";
 import type { Nic } from "../roles/nic.ts";
 
+/** Bytes of the smallest buffer that is mapped: the net header and a minimal frame. */
+export const SMALLEST = NetHeader.SIZE + 60;
+
 export interface MappingOptions {
   /** IOVTee: what the NIC gets when the guest has posted no buffer; default "host". */
   onEmpty?: "host" | "wait";
@@ -35,8 +38,8 @@ export function createMapping(
   options: MappingOptions,
   what: string,
 ): Placed {
-  // The PRing, each buffer as it was posted, and the segments of a buffer that is looked at.
-  const mapping = core.place(Kind.MAPPING, Mapping.pring + 3 * size * Packet.SIZE, what);
+  // The PRing, and the segments of a buffer that is looked at.
+  const mapping = core.place(Kind.MAPPING, Mapping.pring + 2 * size * Packet.SIZE, what);
   core.setFields(mapping.address, {
     [Mapping.id]: mapping.id,
     [Mapping.virtqueue]: virtqueue,

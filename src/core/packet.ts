@@ -13,6 +13,7 @@ export function writePacket(
   access.setU16(address + Packet.len, len);
   access.setU16(address + Packet.owner, owner);
   access.setU16(address + Packet.index, index);
+  access.setU16(address + Packet.room, len);
 }
 
 /**

@@ -43,13 +43,15 @@ export interface TakeFields {
   writable: boolean;
   /** Bytes in front that are left out: a net header that the device reads. Then the rest is a frame. */
   skip?: number;
+  /** Bytes of the smallest that is taken as it is; default: what holds a frame, or one byte. */
+  least?: number;
   /** Directory id that taken buffers carry as their owner. */
   owner: number;
 }
 
 /** Says what the buffers of the queue at `address` are, and what they are taken as. */
-export function initTake(access: Access, address: number, { writable, skip = 0, owner }: TakeFields): void {
-  const least = skip ? skip + FRAME_MIN : 1;
+export function initTake(access: Access, address: number, fields: TakeFields): void {
+  const { writable, skip = 0, owner, least = skip ? skip + FRAME_MIN : 1 } = fields;
   access.setFields(address, {
     [Virtqueue.direction]: writable ? DescFlag.WRITE : 0,
     [Virtqueue.least]: least,

@@ -15,7 +15,7 @@ import {
   Rule,
   SplitDesc,
 } from "../../assembly/layout.ts";
-import { createMapping, type MappingOptions } from "../attach/iovtee.ts";
+import { createMapping, type MappingOptions, SMALLEST } from "../attach/iovtee.ts";
 import type { HostMemory } from "../core/host-memory.ts";
 import { writePacket } from "../core/packet.ts";
 import { createVirtqueue, driverBytes, initDriver, initTake, queueAreas } from "../core/virtqueue.ts";
@@ -108,7 +108,9 @@ export class Guest {
       this.mappingId = mapping.id;
       this.mapping = mapping.address;
     }
-    initTake(core, rx.address, { writable: true, owner: this.mappingId || rx.id });
+    if (this.mappingId)
+      initTake(core, rx.address, { writable: true, least: SMALLEST, owner: this.mappingId });
+    else initTake(core, rx.address, { writable: true, owner: rx.id });
     initTake(core, tx.address, { writable: false, skip: NetHeader.SIZE, owner: tx.id });
     const guest = core.place(Kind.GUEST, GuestLayout.SIZE, name, region.id);
     this.address = guest.address;

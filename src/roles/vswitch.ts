@@ -5,12 +5,10 @@ import {
   Kind,
   Mapping,
   Nic as NicLayout,
-  Packet,
   PortKind,
   Port as PortLayout,
   Switch as SwitchLayout,
   TAKES_NOTHING,
-  Virtqueue,
 } from "../../assembly/layout.ts";
 import { map, unmap } from "../attach/iovtee.ts";
 import type { HostMemory } from "../core/host-memory.ts";
@@ -99,7 +97,6 @@ export class VSwitch {
       ...endsOf(of),
     });
     if (of instanceof Nic) core.setU32(of.address + NicLayout.port, index);
-    if (of instanceof Guest) core.setU16(of.txVirtqueue + Virtqueue.blank + Packet.port, index);
     if (of instanceof Guest && of.mapping) core.setU32(of.mapping + Mapping.port, index);
     core.setU32(core.u32(this.address + SwitchLayout.table) + 4 * index, address);
     core.setU32(this.address + SwitchLayout.ports, index + 1);
