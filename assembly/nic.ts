@@ -285,10 +285,9 @@ export class Pmd {
   static txBurst(q: usize, lcore: u32, from: usize, n: u32): u32 {
     const ring: usize = load<u32>(q, TxQueue.ring);
     const mask = load<u32>(q, TxQueue.mask);
-    const room = Pmd.txRoom(q, lcore);
-    if (n > room) {
-      n = room;
-      while (n && load<u16>(from + (n - 1) * Packet.SIZE, Packet.flags) & PacketFlag.MORE) n--;
+    if (n > Pmd.txRoom(q, lcore)) {
+      Pmd.txCleanAll(q, lcore);
+      n = Desc.whole(from, n, Pmd.txVacant(q));
       if (!n) return 0;
     }
     const slot = load<u32>(q, TxQueue.next) & mask;
@@ -299,9 +298,12 @@ export class Pmd {
     return n;
   }
 
-  /** Free descriptors of the transmit ring. */
+  /** Free descriptors of the transmit ring; some may be sent already that aren't a whole batch. */
   @inline static txRoom(q: usize, lcore: u32): u32 {
     Pmd.txClean(q, lcore);
+    return Pmd.txVacant(q);
+  }
+  @inline static txVacant(q: usize): u32 {
     return load<u32>(q, TxQueue.mask) + 1 - (load<u32>(q, TxQueue.next) - load<u32>(q, TxQueue.clean));
   }
 

@@ -42,6 +42,13 @@ export class Desc {
     return n;
   }
 
+  /** How many of the `n` descriptors from `p` on fit `room`, whole frames only. */
+  static whole(p: usize, n: u32, room: u32): u32 {
+    if (n <= room) return n;
+    while (room && load<u16>(p + (room - 1) * Packet.SIZE, Packet.flags) & PacketFlag.MORE) room--;
+    return room;
+  }
+
   /** Bytes in `n` segments from `p` on. */
   @inline static bytes(p: usize, n: u32): u32 {
     let sum: u32 = 0;

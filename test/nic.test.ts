@@ -308,17 +308,40 @@ describe("rings", () => {
     expect(frames.astray(r.host)).toBe(0);
   });
 
-  test.each([1, 7, 32])("sent in bursts of %i, ten rings of frames keep their order", async (burst) => {
-    // Sent buffers are freed 32 at a time: this ring of 64 has always room for a burst.
-    const r = await rig({ ring: 32 });
+  test.each([
+    [32, 1],
+    [32, 7],
+    [32, 32],
+    [16, 7],
+    [16, 32],
+    [8, 1],
+    [8, 16],
+    [1, 2],
+  ])("a ring of %i, sent in bursts of %i: ten rings of frames keep their order", async (ring, burst) => {
+    // The transmit ring has twice as many. Whatever was sent has left room for the next burst.
+    const r = await rig({ ring });
     const got: number[] = [];
-    for (let n = 0; n < 640; n += burst) {
+    for (let n = 0; n < 20 * ring; n += burst) {
       r.port.push(Array.from({ length: burst }, (_, i) => frames.numbered(plain(), n + i)));
       r.host.drain();
       got.push(...frames.sent(r.nic).map(frames.numberOf));
     }
-    expect(got).toEqual(Array.from({ length: Math.ceil(640 / burst) * burst }, (_, i) => i));
-    expect(r.link().drops).toEqual({});
+    expect(got).toEqual(Array.from({ length: Math.ceil((20 * ring) / burst) * burst }, (_, i) => i));
+    expect(r.host.stats().ports[0]!.drops).toEqual({});
+    expect(frames.astray(r.host)).toBe(0);
+  });
+
+  test("a frame of five buffers finds room in a transmit ring of which all was sent", async () => {
+    const host = await Host.create();
+    const [one, two] = [host.nic(), host.nic({ ring: 4 })]; // its transmit ring has 8
+    host.vswitch({ connect: [one, two] });
+    for (let i = 0; i < 20; i++) {
+      const big = frames.numbered(plain(9000), i);
+      one.receive([big]);
+      host.drain();
+      expect(frames.sent(two).map((got) => Buffer.compare(got, big))).toEqual([0]);
+    }
+    expect(frames.astray(host)).toBe(0);
   });
 
   test("frames of one to five buffers wrap around the ring whole", async () => {
