@@ -271,6 +271,12 @@ describe("a full table", () => {
     const more = host.guest({ attach: "vhost", ring: 16 });
     expect(() => b.sw.connect(more)).toThrow(/macs: no place for/);
   });
+
+  test.each([0, 1, 2, 3, 12, 131072, -4, 4.5, Number.NaN])("a table of %d is refused", async (macs) => {
+    await expect(Bridge.of(2, { macs })).rejects.toThrow(
+      new RangeError(`macs: ${macs}, expected a power of two from 4 to 65536`),
+    );
+  });
 });
 
 describe("guests' addresses", () => {

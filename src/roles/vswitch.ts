@@ -3,6 +3,7 @@ import {
   BURST_MAX,
   Guest as GuestLayout,
   Kind,
+  MacTable,
   Mapping,
   Nic as NicLayout,
   PortKind,
@@ -23,7 +24,7 @@ export interface VSwitchOptions {
   connect: (Nic | Guest | FramePort)[];
   /** Frames taken from a port at a time, 1 to 256; default 32. */
   burst?: number;
-  /** Entries of the MAC table, a power of two; default 4096, more for more than 64 ports. */
+  /** Entries of the MAC table, a power of two from 4 to 65536; default 4096, more for more than 64 ports. */
   macs?: number;
   /** Seconds after which a learned address is forgotten; default 300 (802.1D). */
   ageing?: number;
@@ -54,7 +55,7 @@ export class VSwitch {
     if (!Number.isInteger(burst) || burst < 1 || burst > BURST_MAX) {
       throw new RangeError(`burst: ${burst}, expected 1 to ${BURST_MAX}`);
     }
-    const macs = powerOfTwo("macs", options.macs ?? entriesFor(options.connect.length), 65536);
+    const macs = powerOfTwo("macs", options.macs ?? entriesFor(options.connect.length), 65536, MacTable.WAYS);
     const { id, address } = core.place(Kind.SWITCH, SwitchLayout.SIZE, "switch");
     this.address = address;
     core.setFields(address, {
