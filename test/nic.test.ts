@@ -1,7 +1,7 @@
 /** The card: where its filters and RSS send a frame, what it drops and counts, and its rings. */
 import { describe, expect, test } from "vitest";
 import { Nic as NicLayout, RxQueue } from "../assembly/layout.ts";
-import { Host, type NicOptions } from "../src/index.ts";
+import { type Guest, Host, type NicOptions } from "../src/index.ts";
 import * as frames from "./frames.ts";
 
 const ME = "02:00:00:00:aa:01";
@@ -197,6 +197,39 @@ describe("filters", () => {
     expect(queueOf(r, plain(60, mac(n)))).toBe(0);
     const all = Array.from({ length: n }, (_, i) => plain(60, mac(i)));
     expect(queuesOf(r, all).every((queue) => queue === 1)).toBe(true);
+  });
+});
+
+describe("queues", () => {
+  const guests = (host: Host, n: number) =>
+    Array.from({ length: n }, () => host.guest({ ring: 16, attach: "iovtee" }));
+
+  test("one guest more than the card has queues for is refused", async () => {
+    const host = await Host.create();
+    const nic = host.nic({ ring: 16, queues: 3 }); // one for what no filter names
+    expect(() => host.vswitch({ connect: [nic, ...guests(host, 3)] })).toThrow(
+      new RangeError('nic0: 3 receive queues already, expected "queues" to be larger'),
+    );
+  });
+
+  test("who is refused at the last queue takes nothing from the others", async () => {
+    const host = await Host.create();
+    const nic = host.nic({ ring: 16, queues: 2 });
+    const [mapped, late] = guests(host, 2) as [Guest, Guest];
+    const sw = host.vswitch({ connect: [nic, mapped] });
+    sw.connect(late);
+    for (let i = 0; i < 2; i++) {
+      expect(() => sw.map(nic, late)).toThrow(/2 receive queues already/);
+      nic.receive([plain(60, mapped.mac)]);
+      host.drain();
+      expect(nic.transmit()).toBe(1);
+    }
+    expect(host.stats().guests).toMatchObject([{ received: 2 }, { received: 0 }]);
+  });
+
+  test.each([0, -1, 1025, 1.5, Number.NaN])("%d queues are refused", async (queues) => {
+    const host = await Host.create();
+    expect(() => host.nic({ queues })).toThrow(new RangeError(`queues: ${queues}, expected 1 to 1024`));
   });
 });
 
