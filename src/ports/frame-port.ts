@@ -1,5 +1,5 @@
 /** A switch port whose other end is JavaScript: two rings, one each way, with frames in host buffers. */
-import { BUFFER_ROOM, FRAME_MIN, Kind, Packet, Ring } from "../../assembly/layout.ts";
+import { BUFFER_ROOM, FRAME_MIN, Kind, Packet, PacketFlag, Ring } from "../../assembly/layout.ts";
 import type { HostMemory } from "../core/host-memory.ts";
 import { framesAt } from "../core/packet.ts";
 import { createRing } from "../core/ring.ts";
@@ -9,7 +9,9 @@ export class FramePort {
   /** Addresses of the rings: from here to the switch, and from the switch to here. */
   readonly toHost: number;
   readonly fromHost: number;
+  /** Where descriptors stand while frames are pushed, and while they are taken: a sink may push. */
   readonly #list: number;
+  readonly #taken: number;
   /** Frames that each ring holds. */
   static readonly SLOTS = 512;
 
@@ -22,6 +24,7 @@ export class FramePort {
     this.toHost = createRing(core, FramePort.SLOTS, { what: name }).address;
     this.fromHost = createRing(core, FramePort.SLOTS, { what: name }).address;
     this.#list = core.place(Kind.BYTES, FramePort.SLOTS * Packet.SIZE, name).address;
+    this.#taken = core.place(Kind.BYTES, FramePort.SLOTS * Packet.SIZE, name).address;
   }
 
   /**
@@ -44,7 +47,7 @@ export class FramePort {
         throw new RangeError(`frame of ${length} bytes, expected ${FRAME_MIN} to ${BUFFER_ROOM}`);
       }
     }
-    const room = FramePort.SLOTS - (core.u32(this.toHost + Ring.head) - core.u32(this.toHost + Ring.tail));
+    const room = FramePort.SLOTS - this.#count(this.toHost);
     const n = core.exports.takeBuffers(pool, 0, this.#list, Math.min(lengths.length, room));
     for (let i = 0; i < n; i++) {
       const p = this.#list + i * Packet.SIZE;
@@ -57,15 +60,33 @@ export class FramePort {
   }
 
   /**
-   * Frames that the switch sent here, up to `max`, to `sink`: views of the host's memory, valid during the call.
+   * Frames that the switch sent here, to `sink`: views of the host's memory, valid during the call. A frame of several
+   * buffers is one frame, put together in a copy.
+   * @param max frames at most, whatever their length; what is left comes with the next call
    * @returns how many
    */
   take(sink: (frames: Uint8Array[]) => void, max = 256): number {
     const { core, pool } = this.host;
-    const n = core.exports.dequeue(this.fromHost, this.#list, Math.min(max, FramePort.SLOTS));
-    const frames = framesAt(core, n, (i) => this.#list + i * Packet.SIZE);
+    // What is there now ends with a frame. Never more descriptors than frames are wanted: the last one's end is seen.
+    const there = this.#count(this.fromHost);
+    let n = 0;
+    for (let left = Math.floor(max); left > 0 && n < there; ) {
+      const to = this.#taken + n * Packet.SIZE;
+      const got = core.exports.dequeue(this.fromHost, to, Math.min(left, there - n));
+      for (let i = 0; i < got; i++) {
+        if (!(core.u16(to + i * Packet.SIZE + Packet.flags) & PacketFlag.MORE)) left--;
+      }
+      n += got;
+    }
+    const frames = framesAt(core, n, (i) => this.#taken + i * Packet.SIZE);
     if (frames.length > 0) sink(frames);
-    core.exports.giveBuffers(pool, 0, this.#list, n);
+    core.exports.giveBuffers(pool, 0, this.#taken, n);
     return frames.length;
+  }
+
+  /** Descriptors in a ring. */
+  #count(ring: number): number {
+    const { core } = this.host;
+    return (core.u32(ring + Ring.head) - core.u32(ring + Ring.tail)) >>> 0;
   }
 }

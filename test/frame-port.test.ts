@@ -1,0 +1,73 @@
+/** A port of JavaScript: what the switch sends there, whole frames in their order. */
+import { describe, expect, test } from "vitest";
+import { FramePort, Host } from "../src/index.ts";
+import * as frames from "./frames.ts";
+
+const HERE = "02:00:00:00:0b:01";
+const THERE = "02:00:00:00:0a:01";
+
+const plain = (size = 60) => frames.ether(HERE, THERE, 0x88b5, Array(size - 14).fill(1));
+
+/** A card, and a port that gets all that the card receives: a frame of up to five buffers as it is. */
+async function rig() {
+  const host = await Host.create();
+  const nic = host.nic();
+  const port = host.port();
+  host.vswitch({ connect: [nic, port] });
+  let n = 0;
+  /** Frames of these sizes, numbered on from the last call. */
+  const send = (...sizes: number[]) => {
+    const some = sizes.map((size) => frames.numbered(plain(size), n++));
+    for (const one of some) {
+      expect(nic.receive([one])).toBe(1);
+      host.drain();
+    }
+    return some;
+  };
+  const take = (max?: number) => {
+    const got: Uint8Array[] = [];
+    const count = port.take((some) => got.push(...some.map((frame) => frame.slice())), max);
+    expect(count).toBe(got.length);
+    return got;
+  };
+  return { host, nic, port, send, take };
+}
+
+describe("take", () => {
+  test.each([1, 2, 3, 4, 5, 7])("%i at most: so many whole frames while there are as many", async (max) => {
+    const { host, send, take } = await rig();
+    const sent = send(9000, 60, 5000, 2048, 2049, 60, 9022, 60, 60, 4096, 4097);
+    for (let at = 0; at < sent.length; at += max) {
+      const expected = sent.slice(at, at + max);
+      expect(take(max).map((got, i) => Buffer.compare(got, expected[i]!))).toEqual(expected.map(() => 0));
+    }
+    expect(take(max)).toEqual([]);
+    expect(frames.astray(host)).toBe(0);
+  });
+
+  test("256 at most unless told otherwise, and none of 0", async () => {
+    const { send, take } = await rig();
+    const sent = send(...Array(300).fill(60));
+    for (const none of [0, -1, 0.5, Number.NaN]) expect(take(none)).toEqual([]);
+    expect(take().map(frames.numberOf)).toEqual(sent.slice(0, 256).map(frames.numberOf));
+    expect(take().map(frames.numberOf)).toEqual(sent.slice(256).map(frames.numberOf));
+  });
+
+  test("more than a ring holds: all that is there", async () => {
+    const { send, take } = await rig();
+    const sent = send(...Array(FramePort.SLOTS).fill(60));
+    expect(take(100_000).map(frames.numberOf)).toEqual(sent.map(frames.numberOf));
+  });
+
+  test("a frame may be sent back from the sink", async () => {
+    const { host, nic, port, send } = await rig();
+    const sent = send(60, 100, 200);
+    expect(port.take((some) => port.push(some.map((frame) => frame.slice())))).toBe(3);
+    const more = [300, 400, 500].map(plain);
+    port.push(more); // into other buffers than those that are on their way
+    expect(frames.astray(host)).toBe(6);
+    host.drain();
+    expect(frames.sent(nic)).toEqual([...sent, ...more]);
+    expect(frames.astray(host)).toBe(0);
+  });
+});
