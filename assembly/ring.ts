@@ -22,6 +22,12 @@ export class Rings {
   @inline static enqueueBurst(ring: usize, from: usize, n: u32): u32 {
     return Rings.enqueue(ring, from, n, false);
   }
+  /** The frames in front that fit, none of them in part; returns their descriptors. The caller is the only producer. */
+  static enqueueFrames(ring: usize, from: usize, n: u32): u32 {
+    if (Rings.enqueueBulk(ring, from, n)) return n;
+    const room = load<u32>(ring, Ring.mask) + 1 - Rings.count(ring);
+    return Rings.enqueueBulk(ring, from, Desc.whole(from, n, room));
+  }
   /** All `n` descriptors or none. */
   @inline static enqueueBulk(ring: usize, from: usize, n: u32): u32 {
     return Rings.enqueue(ring, from, n, true);

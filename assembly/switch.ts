@@ -403,7 +403,7 @@ export class Switching {
     const sent =
       kind == PortKind.NIC
         ? Pmd.txBurst(load<u32>(load<u32>(out, Port.to), Nic.tx), lcore, from, n)
-        : Rings.enqueueBurst(load<u32>(out, Port.to), from, n);
+        : Rings.enqueueFrames(load<u32>(out, Port.to), from, n);
     let bytes: u32 = 0;
     let more: u32 = 0;
     for (let i: u32 = 0; i < sent; i++) {

@@ -30,7 +30,8 @@ async function rig() {
     expect(count).toBe(got.length);
     return got;
   };
-  return { host, nic, port, send, take };
+  const drops = () => host.stats().ports[1]!.drops;
+  return { host, nic, port, send, take, drops };
 }
 
 describe("take", () => {
@@ -68,6 +69,55 @@ describe("take", () => {
     expect(frames.astray(host)).toBe(6);
     host.drain();
     expect(frames.sent(nic)).toEqual([...sent, ...more]);
+    expect(frames.astray(host)).toBe(0);
+  });
+});
+
+describe("a port that takes nothing", () => {
+  test("gets whole frames until the next has no room, and counts the rest", async () => {
+    const { host, send, take, drops } = await rig();
+    const sent = send(...Array(120).fill(9000)); // five buffers each: 102 of them, and 2 slots are left
+    expect(drops()).toEqual({ full: 18 });
+    const after = send(60, 60, 60);
+    expect(drops()).toEqual({ full: 19 });
+    expect(host.stats().ports[1]).toMatchObject({ txPackets: 104, txBytes: 102 * 9000 + 120 });
+    const got = take(100_000);
+    expect(got.map(frames.numberOf)).toEqual(
+      [...sent.slice(0, 102), ...after.slice(0, 2)].map(frames.numberOf),
+    );
+    expect(got.map((frame) => frame.length)).toEqual([...Array(102).fill(9000), 60, 60]);
+    expect(frames.astray(host)).toBe(0);
+  });
+
+  test("of a burst gets the frames in front that have room", async () => {
+    const { host, nic, send, take, drops } = await rig();
+    send(...Array(102).fill(9000), 60);
+    const burst = [60, 60, 9000].map((size, i) => frames.numbered(plain(size), 1000 + i));
+    nic.receive(burst); // one slot is left
+    host.drain();
+    expect(drops()).toEqual({ full: 2 });
+    expect(take(100_000).slice(103).map(frames.numberOf)).toEqual([1000]);
+    expect(take(1)).toEqual([]);
+    expect(send(9000).map(frames.numberOf)).toEqual(take(1).map(frames.numberOf));
+    expect(frames.astray(host)).toBe(0);
+  });
+
+  test("copies: a flooded frame that has no room is freed, all of its buffers", async () => {
+    const host = await Host.create();
+    const nic = host.nic();
+    const [one, two] = [host.port(), host.port()];
+    host.vswitch({ connect: [nic, one, two] });
+    for (let i = 0; i < 110; i++) {
+      nic.receive([frames.numbered(plain(9000), i)]);
+      host.drain();
+      frames.taken(two);
+    }
+    nic.receive([frames.numbered(plain(), 110)]);
+    host.drain();
+    frames.taken(two);
+    const all = [...Array.from({ length: 102 }, (_, i) => i), 110];
+    expect(frames.taken(one).map(frames.numberOf)).toEqual(all);
+    expect(host.stats().ports.map(({ drops }) => drops)).toEqual([{}, { full: 8 }, {}]);
     expect(frames.astray(host)).toBe(0);
   });
 });
