@@ -170,10 +170,19 @@ export class Learning {
   /** The VLAN that a frame is in: its tag's, or the port's own; 0 on a switch that takes no notice of VLANs. */
   @inline static vlan(sw: usize, port: usize, h: v128): u32 {
     if (!load<u32>(sw, Switch.vlanAware)) return 0;
-    // 0x8100 at byte 12; priority-tagged frames (VLAN 0) count as untagged (802.1Q, 6.9.1)
-    const tag =
-      i16x8.extract_lane_u(h, 6) == 0x0081 ? bswap<u16>(<u16>i16x8.extract_lane_u(h, 7)) & 0xfff : 0;
+    // Priority-tagged frames (VLAN 0) count as untagged (802.1Q, 6.9.1).
+    const tag = Learning.isTagged(h) ? Learning.tag(h) & 0xfff : 0;
     return tag ? tag : load<u32>(port, Port.pvid);
+  }
+
+  /** 0x8100 at byte 12. */
+  @inline static isTagged(h: v128): bool {
+    return i16x8.extract_lane_u(h, 6) == 0x0081;
+  }
+
+  /** Priority and VLAN of a tagged frame. */
+  @inline static tag(h: v128): u32 {
+    return bswap<u16>(<u16>i16x8.extract_lane_u(h, 7));
   }
 
   static learn(sw: usize, port: usize, h: v128): bool {

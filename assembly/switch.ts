@@ -233,10 +233,9 @@ export class Switching {
           continue;
         }
         const some = Switching.gather(sw, f, 0);
-        const tagged = i16x8.extract_lane_u(v128.load(sw + Switch.outHeaders), 6) == 0x0081;
-        const wanted = load<u32>(out, Port.pvid) != vlan;
-        if (tagged == wanted) Switching.deliverGathered(sw, out, some, port);
-        else Switching.deliverRetagged(sw, out, some & 0xffff, vlan, wanted);
+        if (Switching.taggedFor(out, vlan, v128.load(sw + Switch.outHeaders)))
+          Switching.deliverGathered(sw, out, some, port);
+        else Switching.deliverRetagged(sw, out, some & 0xffff, vlan);
       }
     }
     for (let f: u32 = 0; f < frames; f++) {
@@ -248,11 +247,10 @@ export class Switching {
       if (d < <u32>Destination.FLOOD) {
         const out = Switching.port(sw, d);
         const vlan = <u32>load<u16>(sw + Switch.vid + f * 2);
-        const tagged = i16x8.extract_lane_u(v128.load(sw + Switch.headers + f * 16), 6) == 0x0081;
         if (
           load<u32>(out, Port.up) &&
           Learning.member(out, vlan) &&
-          tagged == (load<u32>(out, Port.pvid) != vlan)
+          Switching.taggedFor(out, vlan, v128.load(sw + Switch.headers + f * 16))
         ) {
           takes = load<u32>(out, Port.takes);
         }
@@ -261,23 +259,34 @@ export class Switching {
     }
   }
 
-  /** The gathered frame to `out` from a copy with the tag put on (`add`) or taken off. */
-  static deliverRetagged(sw: usize, out: usize, segments: u32, vlan: u32, add: bool): void {
+  /** Whether `out` wants a frame of this VLAN as it is: untagged in its own, else with the VLAN's number in the tag. */
+  static taggedFor(out: usize, vlan: u32, header: v128): bool {
+    const tagged = Learning.isTagged(header);
+    return load<u32>(out, Port.pvid) == vlan ? !tagged : tagged && (Learning.tag(header) & 0xfff) == vlan;
+  }
+
+  /**
+   * The gathered frame to `out` from a copy with the tag put on or taken off, or with the VLAN's number in a tag that
+   * had only a priority (802.1Q, 6.9.2).
+   */
+  static deliverRetagged(sw: usize, out: usize, segments: u32, vlan: u32): void {
     const _pool: usize = load<u32>(sw, Switch.pool);
     const list = sw + Switch.spare;
     const header = v128.load(sw + Switch.outHeaders);
     const n = Switching.copyToHost(sw, out, sw + Switch.out, segments, header, list);
     if (!n) return;
-    const addr = load<u32>(list, Packet.addr);
-    const moved = add ? addr - 4 : addr + 4;
+    const tagged = Learning.isTagged(header);
+    const wanted = load<u32>(out, Port.pvid) != vlan;
+    const longer: u32 = (wanted ? 4 : 0) - (tagged ? 4 : 0);
+    const moved = load<u32>(list, Packet.addr) - longer;
     store<u64>(moved, i64x2.extract_lane(header, 0));
     store<u32>(moved, i32x4.extract_lane(header, 2), 8);
-    if (add) {
+    if (wanted) {
       store<u16>(moved, 0x0081, 12);
-      store<u16>(moved, bswap<u16>(<u16>vlan), 14);
+      store<u16>(moved, bswap<u16>(<u16>(vlan | (tagged ? Learning.tag(header) & 0xf000 : 0))), 14);
     }
     store<u32>(list, moved, Packet.addr);
-    store<u16>(list, load<u16>(list, Packet.len) + <u16>(add ? 4 : -4), Packet.len);
+    store<u16>(list, load<u16>(list, Packet.len) + <u16>longer, Packet.len);
     Desc.copy(sw + Switch.out, list, n);
     v128.store(sw + Switch.outHeaders, v128.load(moved));
     Switching.deliver(sw, out, sw + Switch.out, n, 1, sw + Switch.outHeaders, list, 0);

@@ -459,6 +459,34 @@ describe("VLANs", () => {
     expect([got[FIVE2!], got[MIXED!], got[SIX!]]).toEqual([["-"], ["-"], []]);
   });
 
+  test.each([
+    [0xe000, 60],
+    [0x0000, 60],
+    [0x7000, 14],
+    [0x2000, 9000],
+  ])(
+    "to a trunk a tag %i of only a priority gets the VLAN's number, frame of %i (802.1Q, 6.9)",
+    async (tag, size) => {
+      const host = await Host.create();
+      const [access, trunk, other] = [host.nic(), host.nic(), host.nic()];
+      const sw = host.vswitch({ connect: [access, trunk, other], vlanAware: true });
+      sw.vlan(access, 5);
+      for (const one of [trunk, other]) sw.vlan(one, 0, [5, 6]);
+      const sends = (one: Uint8Array) => {
+        access.receive([one]);
+        host.drain();
+        return [trunk, other].map(frames.sent);
+      };
+      const flooded = tagged(frame(B, A, size), tag | 5);
+      expect(sends(tagged(frame(B, A, size), tag))).toEqual([[flooded], [flooded]]);
+      other.receive([tagged(frame(A, B), 5)]);
+      host.drain();
+      frames.sent(access);
+      expect(sends(tagged(frame(B, A, size), tag))).toEqual([[], [tagged(frame(B, A, size), tag | 5)]]);
+      expect(frames.astray(host)).toBe(0);
+    },
+  );
+
   test("a known station gets its frame alone, tagged as its port wants it", async () => {
     const b = await rig();
     b.from(FIVE!, frame(BROADCAST, A));
