@@ -137,7 +137,9 @@ export class Learning {
       const mark = <u32>load<u16>(p, Packet.mark);
       bytes += len;
       let to: u32;
-      if (len < <u32>FRAME_MIN) to = Learning.drop(port, Drop.RUNT);
+      // With its tag taken off it would be too short.
+      const tagged = load<u32>(sw, Switch.vlanAware) && Learning.isTagged(h);
+      if (len < <u32>FRAME_MIN + (tagged ? 4 : 0)) to = Learning.drop(port, Drop.RUNT);
       else if (trusted && mark && mark <= ports) to = mark - 1;
       else to = Learning.lookup(sw, port, h, f);
       store<u16>(sw + Switch.destination + f * 2, <u16>to);

@@ -487,6 +487,16 @@ describe("VLANs", () => {
     },
   );
 
+  test.each([14, 15, 16, 17])("a frame of %i bytes that ends in its tag is a runt", async (size) => {
+    const b = await rig();
+    const [five, priority] = [5, 0xe000].map((tag) => tagged(frame(BROADCAST, A), tag).subarray(0, size));
+    for (const port of [FIVE, TRUNK, MIXED]) {
+      expect(b.from(port!, five!, priority!).flat()).toEqual([]);
+      expect(b.drops(port!)).toEqual({ runt: 2 });
+    }
+    expect(b.known).toBe(0);
+  });
+
   test("a known station gets its frame alone, tagged as its port wants it", async () => {
     const b = await rig();
     b.from(FIVE!, frame(BROADCAST, A));
