@@ -140,8 +140,10 @@ export class Learning {
       // With its tag taken off it would be too short.
       const tagged = load<u32>(sw, Switch.vlanAware) && Learning.isTagged(h);
       if (len < <u32>FRAME_MIN + (tagged ? 4 : 0)) to = Learning.drop(port, Drop.RUNT);
-      else if (trusted && mark && mark <= ports) to = mark - 1;
-      else to = Learning.lookup(sw, port, h, f);
+      else if (trusted && mark && mark <= ports) {
+        Learning.learn(sw, port, h);
+        to = mark - 1;
+      } else to = Learning.lookup(sw, port, h, f);
       store<u16>(sw + Switch.destination + f * 2, <u16>to);
     }
     Count.add(port + Port.rxBytes, bytes);

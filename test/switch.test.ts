@@ -318,6 +318,49 @@ describe("guests' addresses", () => {
   });
 });
 
+describe("frames that the card's filter steers", () => {
+  /** A card, a guest whose frames it steers to a queue of its own, one whose it doesn't, and a port. */
+  async function rig() {
+    const host = await Host.create();
+    const [nic, port] = [host.nic(), host.port()];
+    const mapped = host.guest({ attach: "iovtee", run: "l2fwd" });
+    const other = host.guest({ attach: "vhost", run: "l2fwd" });
+    const sw = host.vswitch({ connect: [nic, port, mapped, other] });
+    const received = (...some: Uint8Array[]) => {
+      expect(nic.receive(some)).toBe(some.length);
+      host.drain();
+      expect(frames.astray(host)).toBe(0);
+      return host.stats().guests.map((guest) => guest.received);
+    };
+    return { host, nic, port, mapped, other, sw, received };
+  }
+
+  test.each([60, 1514, 9000])(
+    "teach their source: the answer to %i bytes goes to the card alone",
+    async (size) => {
+      const { nic, port, mapped, received } = await rig();
+      expect(received(frame(mapped.mac, A, size))).toEqual([1, 0]);
+      expect(frames.sent(nic)).toEqual([frame(A, mapped.mac, size)]);
+      expect(frames.taken(port)).toEqual([]);
+    },
+  );
+
+  test("of several buffers between others teach theirs too", async () => {
+    const { nic, port, mapped, received } = await rig();
+    received(
+      frame(mapped.mac, A),
+      frame(mapped.mac, B, 5000),
+      frame(mapped.mac, C),
+      frame(mapped.mac, D, 9000),
+    );
+    expect(frames.sent(nic)).toHaveLength(4);
+    frames.taken(port);
+    received(frame(mapped.mac, B), frame(mapped.mac, D));
+    expect(frames.sent(nic)).toHaveLength(2);
+    expect(frames.taken(port)).toEqual([]);
+  });
+});
+
 describe("counters of a port", () => {
   const port = (name: string, more: object) => ({
     name,
