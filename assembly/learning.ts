@@ -5,7 +5,7 @@
  *     classify(switch, port, n descriptors in Switch.packets) -> Switch.destination and .headers of each frame
  *
  * A frame with a mark goes where the NIC's filter said, and isn't read: the guest's core is the first to touch
- * it. Of a burst of such frames one source is learned.
+ * it. Of a burst of such frames one source is learned, and checked (docs/design.md).
  */
 
 import { Copy } from "./copy";
@@ -55,8 +55,7 @@ export class Learning {
       const mark = <u32>(kind >> 48);
       const known = trusted && mark && mark <= ports;
       const f = <u32>(p - packets) / Packet.SIZE;
-      if (known) Learning.learn(sw, port, h);
-      const to = known ? mark - 1 : Learning.lookup(sw, port, h, f);
+      const to = known ? Learning.steered(sw, port, h, mark) : Learning.lookup(sw, port, h, f);
       common = p == packets || to == common ? to : Destination.MIXED;
       if (<u16>kind != owner) oneOwner = false;
       // Frames between the same two stations go the same way. What is dropped is counted one by one.
@@ -113,7 +112,8 @@ export class Learning {
       if ((load<u64>(p, Packet.owner) & OWNER_AND_MARK) != kind) return 0;
       bytes += word;
     }
-    Learning.learn(sw, port, v128.load(load<u32>(packets)));
+    // A burst that begins with a spoofed frame is read, and dropped one by one.
+    if (!Learning.learn(sw, port, v128.load(load<u32>(packets)))) return 0;
     Count.add(port + Port.rxBytes, bytes);
     store<u32>(sw, 0xffff, Switch.alike);
     store<u32>(sw, mark - 1, Switch.common);
@@ -140,10 +140,8 @@ export class Learning {
       // With its tag taken off it would be too short.
       const tagged = load<u32>(sw, Switch.vlanAware) && Learning.isTagged(h);
       if (len < <u32>FRAME_MIN + (tagged ? 4 : 0)) to = Learning.drop(port, Drop.RUNT);
-      else if (trusted && mark && mark <= ports) {
-        Learning.learn(sw, port, h);
-        to = mark - 1;
-      } else to = Learning.lookup(sw, port, h, f);
+      else if (trusted && mark && mark <= ports) to = Learning.steered(sw, port, h, mark);
+      else to = Learning.lookup(sw, port, h, f);
       store<u16>(sw + Switch.destination + f * 2, <u16>to);
     }
     Count.add(port + Port.rxBytes, bytes);
@@ -191,6 +189,11 @@ export class Learning {
 
   static learn(sw: usize, port: usize, h: v128): bool {
     return Learning.learnKey(sw, port, Macs.key(Learning.source(h), Learning.vlan(sw, port, h)));
+  }
+
+  /** Where a frame with a mark goes; its source is learned, or it is dropped. */
+  @inline static steered(sw: usize, port: usize, h: v128, mark: u32): u32 {
+    return Learning.learn(sw, port, h) ? mark - 1 : Learning.drop(port, Drop.SPOOFED);
   }
 
   /** False if the source is a static address of another port. Group addresses are not learned. */

@@ -361,6 +361,53 @@ describe("frames that the card's filter steers", () => {
   });
 });
 
+describe("spoofed frames that the card's filter steers", () => {
+  async function rig() {
+    const host = await Host.create();
+    const nic = host.nic();
+    const mapped = host.guest({ attach: "iovtee", run: "sink" });
+    const other = host.guest({ attach: "vhost", run: "sink" });
+    const sw = host.vswitch({ connect: [nic, mapped, other] });
+    const received = (...some: Uint8Array[]) => {
+      expect(nic.receive(some)).toBe(some.length);
+      host.drain();
+      expect(frames.astray(host)).toBe(0);
+      return host.stats().guests.map((guest) => guest.received);
+    };
+    return { host, nic, mapped, other, sw, received, drops: () => host.stats().ports[0]!.drops };
+  }
+
+  test("are dropped one by one where a copy is made: each is read", async () => {
+    const { nic, mapped, other, sw, received, drops } = await rig();
+    nic.steer(other.mac, 0, 0, sw.indexOf(other));
+    const [good, bad] = [frame(other.mac, A), frame(other.mac, mapped.mac)];
+    expect(received(good, bad, bad, good, bad)).toEqual([0, 2]);
+    expect(drops()).toEqual({ spoofed: 3 });
+  });
+
+  test("are dropped if they take several buffers", async () => {
+    const { mapped, other, received, drops } = await rig();
+    const [good, bad] = [A, other.mac].map((from) => frame(mapped.mac, from, 9000)) as [
+      Uint8Array,
+      Uint8Array,
+    ];
+    expect(received(good, bad, good)).toEqual([2, 0]);
+    expect(drops()).toEqual({ spoofed: 1 });
+    for (let i = 0; i < 100; i++) received(bad);
+    expect(received(good)).toEqual([3, 0]); // the guest's buffers came back
+    expect(drops()).toEqual({ spoofed: 101 });
+  });
+
+  test.each([1, 2, 32])("are dropped of a burst of %i that begins with one", async (burst) => {
+    const { mapped, other, received, drops } = await rig();
+    const [good, bad] = [A, other.mac].map((from) => frame(mapped.mac, from)) as [Uint8Array, Uint8Array];
+    expect(received(...Array(burst).fill(bad))).toEqual([0, 0]);
+    expect(drops()).toEqual({ spoofed: burst });
+    expect(received(bad, good, bad, good)).toEqual([2, 0]);
+    expect(drops()).toEqual({ spoofed: burst + 2 });
+  });
+});
+
 describe("counters of a port", () => {
   const port = (name: string, more: object) => ({
     name,
