@@ -709,6 +709,99 @@ describe("VLANs", () => {
     expect(host.stats().guests).toMatchObject([{ received: 1 }]);
   });
 
+  describe("a guest's address", () => {
+    /** Ports A and B and a guest; A and B are trunks of VLANs 5 to 8. */
+    async function guarded(options: Partial<VSwitchOptions> = {}) {
+      const host = await Host.create();
+      const ports = [host.port(), host.port()];
+      const guest = host.guest({ attach: "vhost", run: "sink" });
+      const b = new Bridge(
+        host,
+        ports,
+        host.vswitch({ ...options, connect: [...ports, guest], vlanAware: true }),
+      );
+      for (const port of ports) b.sw.vlan(port, 0, [5, 6, 7, 8]);
+      /** In which VLANs nobody else can send from it. */
+      const guardedIn = () =>
+        [5, 6, 7, 8].filter((vlan) => {
+          const before = b.drops(1).spoofed ?? 0;
+          b.from(1, tagged(frame(BROADCAST, guest.mac), vlan));
+          return (b.drops(1).spoofed ?? 0) > before;
+        });
+      /** In which VLANs the guest alone gets what is sent to it. */
+      const knownIn = () =>
+        [5, 6, 7, 8].filter((vlan) => {
+          const before = host.stats().guests[0]!.received;
+          const others = b.from(0, tagged(frame(guest.mac, A), vlan)).flat();
+          return host.stats().guests[0]!.received > before && others.length === 0;
+        });
+      return { b, host, guest, guardedIn, knownIn };
+    }
+
+    test("is its own in every VLAN that it is in, tagged or not", async () => {
+      const { b, guest, guardedIn, knownIn } = await guarded();
+      b.sw.vlan(guest, 5, [7, 8]);
+      expect([knownIn(), guardedIn(), knownIn()]).toEqual([
+        [5, 7, 8],
+        [5, 7, 8],
+        [5, 7, 8],
+      ]);
+    });
+
+    test("without a VLAN of its own too", async () => {
+      const { b, guest, guardedIn, knownIn } = await guarded();
+      b.sw.vlan(guest, 0, [6]);
+      expect([guardedIn(), knownIn()]).toEqual([[6], [6]]);
+    });
+
+    test("is free again in a VLAN that it has left", async () => {
+      const { b, guest, guardedIn } = await guarded();
+      const { known } = b;
+      b.sw.vlan(guest, 5, [7, 7, 5]);
+      expect(b.known).toBe(known + 2);
+      b.sw.vlan(guest, 7, [8]);
+      expect(b.known).toBe(known + 2);
+      expect(guardedIn()).toEqual([7, 8]);
+      // In 5 and 6 the other port has it now.
+      expect(b.to(0, tagged(frame(guest.mac, A), 5))).toEqual([1]);
+      b.sw.vlan(guest, 0);
+      expect(guardedIn()).toEqual([]);
+    });
+
+    test("is taken at once from a port that sent from it in the same second", async () => {
+      const { b, guest, guardedIn, knownIn } = await guarded();
+      b.sw.vlan(guest, 5);
+      const theirs = tagged(frame(BROADCAST, guest.mac), 7);
+      expect(b.to(1, theirs)).toEqual([0]);
+      b.sw.vlan(guest, 5, [7]);
+      expect(b.to(1, theirs)).toEqual([]);
+      expect(b.drops(1)).toEqual({ spoofed: 1 });
+      expect([guardedIn(), knownIn()]).toEqual([
+        [5, 7],
+        [5, 7],
+      ]);
+    });
+
+    test("for which the table has no place is refused, and nothing has changed", async () => {
+      const { b, guest, guardedIn, knownIn } = await guarded({ macs: 4 });
+      b.sw.vlan(guest, 5, [6]); // one entry is there from the start
+      expect(() => b.sw.vlan(guest, 6, [7, 8, 4094, 5])).toThrow(
+        new RangeError(`macs: no place for ${guest.mac} of guest0 in VLAN 8, expected a larger table`),
+      );
+      expect([guardedIn(), knownIn()]).toEqual([
+        [5, 6],
+        [5, 6],
+      ]);
+      b.sw.vlan(guest, 6, [7, 8]); // in the place of 5
+      expect(guardedIn()).toEqual([6, 7, 8]);
+      expect(() => b.sw.vlan(guest, 5, [4094, 1, 2])).toThrow(/in VLAN 2, expected a larger table/);
+      expect([guardedIn(), knownIn()]).toEqual([
+        [6, 7, 8],
+        [6, 7, 8],
+      ]);
+    });
+  });
+
   test("a switch that takes no notice of VLANs passes tags as they are, and learns for all of them", async () => {
     const b = await Bridge.of(3);
     expect(b.to(0, tagged(frame(B, A), 5))).toEqual([1, 2]);

@@ -166,15 +166,16 @@ export class VSwitch {
 
   /**
    * VLANs of a port: `pvid` for untagged frames (0: none are taken), and what else it is in. Only on a VLAN-aware
-   * switch.
-   * @throws RangeError for what isn't connected, and for a VLAN outside 1 to 4094
+   * switch. A guest's MAC address is known in all of them from then on, and no other port can send from it there.
+   * @throws RangeError for what isn't connected, for a VLAN outside 1 to 4094, and where the MAC table has no place for
+   *   a guest's address; then nothing has changed
    */
   vlan(of: Nic | Guest | FramePort, pvid: number, tagged: number[] = []): void {
     const { core } = this.host;
     const index = this.indexOf(of);
     const port = this.ports[index];
     if (!port) throw new RangeError(`${of.name}: not connected to this switch`);
-    const vlans = [...(pvid ? [pvid] : []), ...tagged];
+    const vlans = [...new Set([...(pvid ? [pvid] : []), ...tagged])];
     for (const vlan of vlans) {
       if (!Number.isInteger(vlan) || vlan < 1 || vlan > 4094)
         throw new RangeError(`VLAN ${vlan}, expected 1 to 4094`);
@@ -184,19 +185,50 @@ export class VSwitch {
       bitmap = core.place(Kind.BYTES, VLANS_BYTES, "VLAN bitmap").address;
       core.setU32(port.address + PortLayout.vlans, bitmap);
     }
+    if (of instanceof Guest) this.#moveMac(of, index, this.#vlansIn(bitmap), vlans);
     core.bytes.fill(0, bitmap, bitmap + VLANS_BYTES);
     for (const vlan of vlans) {
       const at = bitmap + (vlan >> 3);
       core.bytes[at] = (core.bytes[at] ?? 0) | (1 << (vlan & 7));
     }
     core.setU32(port.address + PortLayout.pvid, pvid);
-    if (of instanceof Guest) this.#setMac(of, pvid, index);
+  }
+
+  /** VLANs in a port's bitmap. */
+  #vlansIn(bitmap: number): number[] {
+    const { bytes } = this.host.core;
+    const all = Array.from({ length: 8 * VLANS_BYTES }, (_, vlan) => vlan);
+    return all.filter((vlan) => (bytes[bitmap + (vlan >> 3)] as number) & (1 << (vlan & 7)));
+  }
+
+  /**
+   * The static entries of the guest at port `index`, from some VLANs to others.
+   * @throws RangeError where the table has no place for one; then it is as it was
+   */
+  #moveMac(guest: Guest, index: number, from: number[], to: number[]): void {
+    const left = from.filter((vlan) => !to.includes(vlan));
+    const entered = to.filter((vlan) => !from.includes(vlan));
+    for (const vlan of left) this.#removeMac(guest, vlan);
+    const failed = entered.findIndex((vlan) => !this.#setMac(guest, vlan, index));
+    if (failed < 0) return;
+    for (const vlan of entered.slice(0, failed)) this.#removeMac(guest, vlan);
+    for (const vlan of left) this.#setMac(guest, vlan, index);
+    throw new RangeError(
+      `macs: no place for ${guest.mac} of ${guest.name} in VLAN ${entered[failed]}, expected a larger table`,
+    );
   }
 
   /** A static entry for the guest at port `index`; false where the table has no place for it. */
   #setMac(guest: Guest, vlan: number, index: number): boolean {
     const { core } = this.host;
+    // Whoever has sent from this address within the second is looked up again.
+    for (const { address } of this.ports) core.setU64(address + PortLayout.lastKey, 0n);
     return core.exports.setMac(core.u32(this.address + SwitchLayout.macs), parseMac(guest.mac), vlan, index);
+  }
+
+  #removeMac(guest: Guest, vlan: number): void {
+    const { core } = this.host;
+    core.exports.removeMac(core.u32(this.address + SwitchLayout.macs), parseMac(guest.mac), vlan);
   }
 }
 
