@@ -1,7 +1,7 @@
 /**
  * MAC table (layout: `MacTable`): 4-way buckets of one cache line, found by a multiplicative hash.
  * Bounded work whatever the addresses are: who floods it with sources can only push out entries of the
- * same bucket, and never a static one.
+ * same bucket, and never a static one. An entry that is too old stays until its place is needed: it is the first to go.
  */
 import { MacEntry, MacTable } from "./layout";
 
@@ -71,18 +71,5 @@ export class Macs {
     if (!e) return;
     store<u64>(e, 0, MacEntry.key);
     store<u32>(table, load<u32>(table, MacTable.used) - 1, MacTable.used);
-  }
-
-  /** Forgets every entry with this value, or with a stamp before `before`. */
-  static sweep(table: usize, value: u32, before: u32): void {
-    const n = load<u32>(table, MacTable.buckets) * MacTable.WAYS;
-    for (let i: u32 = 0; i < n; i++) {
-      const e = table + MacTable.entries + i * MacEntry.SIZE;
-      if (!load<u64>(e, MacEntry.key)) continue;
-      if (load<u32>(e, MacEntry.value) == value || load<u32>(e, MacEntry.stamp) < before) {
-        store<u64>(e, 0, MacEntry.key);
-        store<u32>(table, load<u32>(table, MacTable.used) - 1, MacTable.used);
-      }
-    }
   }
 }

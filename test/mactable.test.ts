@@ -89,29 +89,6 @@ describe("MAC table", () => {
     expect([find(5n, 3), used()]).toEqual([undefined, 0]);
   });
 
-  it("sweep forgets a port's entries, static ones too, and those that are too old, but no static one for its age", () => {
-    create(64);
-    for (const [mac, value, stamp] of [
-      [1n, 1, 10],
-      [2n, 2, 10],
-      [3n, 2, 11],
-      [4n, 3, 99],
-    ] as const)
-      call.macsInsert!(TABLE, mac, 0, value, stamp);
-    call.macsSet!(TABLE, 5n, 0, 2);
-    call.macsSet!(TABLE, 6n, 0, 3);
-    call.macsSweep!(TABLE, 3, 11);
-    expect([1n, 2n, 3n, 4n, 5n, 6n].map((mac) => find(mac) !== undefined)).toEqual([
-      false,
-      false,
-      true,
-      false,
-      true,
-      false,
-    ]);
-    expect(used()).toBe(2);
-  });
-
   it("writes nothing outside its bytes", () => {
     create(16);
     const bytes = new Uint8Array(memory.buffer);
@@ -124,7 +101,7 @@ describe("MAC table", () => {
 
   it("is a Map whose buckets forget the oldest of four", () => {
     const step = fc.record({
-      what: fc.constantFrom("learn", "learn", "learn", "set", "remove", "sweep"),
+      what: fc.constantFrom("learn", "learn", "learn", "set", "remove"),
       mac: fc.bigInt({ min: 0n, max: 40n }),
       vlan: fc.integer({ min: 0, max: 2 }),
       value: fc.integer({ min: 1, max: 6 }),
@@ -169,13 +146,6 @@ describe("MAC table", () => {
             } else if (what === "remove") {
               call.macsRemove!(TABLE, mac, vlan);
               if (old) bucket.splice(bucket.indexOf(old), 1);
-            } else if (what === "sweep" && value === 1) {
-              call.macsSweep!(TABLE, 1, Math.max(0, now - 20));
-              for (const [b, items] of model)
-                model.set(
-                  b,
-                  items.filter((i) => i.value !== 1 && i.stamp >= Math.max(0, now - 20)),
-                );
             }
             expect(used()).toBe([...model.values()].reduce((sum, b) => sum + b.length, 0));
           }

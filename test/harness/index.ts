@@ -125,9 +125,6 @@ export function macsSet(table: usize, mac: u64, vlan: u32, value: u32): bool {
 export function macsRemove(table: usize, mac: u64, vlan: u32): void {
   Macs.remove(table, Macs.key(mac, vlan));
 }
-export function macsSweep(table: usize, value: u32, before: u32): void {
-  Macs.sweep(table, value, before);
-}
 
 // What is in a frame.
 
