@@ -70,64 +70,72 @@ export class Functions {
     return !v128.any_true(v128.and(v128.xor(value, wanted), mask));
   }
 
-  /** Answers ARP requests (RFC 826) and ICMP and ICMPv6 echo requests (RFC 792, RFC 4443); drops the rest. */
+  /**
+   * Answers ARP requests (RFC 826) and ICMP and ICMPv6 echo requests (RFC 792, RFC 4443); drops the rest, and what
+   * was flooded for another station or says that it comes from a group.
+   */
   static echo(g: usize, frame: usize, len: u32): u32 {
+    const mac = load<u64>(g, Guest.mac);
+    const to = Parse.mac(frame);
+    if ((to != mac && !(to & 1)) || load<u8>(frame, 6) & 1) return 0;
     const at = Parse.etherType(frame, len);
     if (!at) return 0;
     const type = Parse.be16(frame + at);
     const l3 = frame + at + 2;
     const left = len - at - 2;
-    const mac = load<u64>(g, Guest.mac);
-    if (type == 0x0806) {
-      // Ethernet, IPv4, request
-      if (left < 28 || load<u64>(l3) != 0x0100_0406_0008_0100) return 0;
-      const asked = load<u32>(l3, 24);
-      const mine = load<u32>(g, Guest.ipv4);
-      if (mine && mine != asked) return 0;
-      store<u8>(l3, 2, 7);
-      const asker = Parse.mac(l3 + 8);
-      const askerIp = load<u32>(l3, 14);
-      store<u32>(l3, <u32>mac, 8);
-      store<u16>(l3, <u16>(mac >> 32), 12);
-      store<u32>(l3, asked, 14);
-      store<u32>(l3, <u32>asker, 18);
-      store<u16>(l3, <u16>(asker >> 32), 22);
-      store<u32>(l3, askerIp, 24);
-      return Functions.forward(frame, len, mac, Parse.mac(frame + 6));
-    }
-    if (type == 0x0800) return Functions.echo4(g, frame, len, l3, left);
-    if (type == 0x86dd) return Functions.echo6(g, frame, len, l3, left);
-    return 0;
+    let answer: bool = false;
+    if (type == 0x0806) answer = Functions.arp(g, l3, left, mac);
+    else if (type == 0x0800) answer = Functions.echo4(g, l3, left);
+    else if (type == 0x86dd) answer = Functions.echo6(l3, left);
+    return answer ? Functions.forward(frame, len, mac, Parse.mac(frame + 6)) : 0;
   }
 
-  static echo4(g: usize, frame: usize, len: u32, ip: usize, left: u32): u32 {
-    if (left < 28) return 0;
+  static arp(g: usize, l3: usize, left: u32, mac: u64): bool {
+    // Ethernet, IPv4, request
+    if (left < 28 || load<u64>(l3) != 0x0100_0406_0008_0100) return false;
+    const asked = load<u32>(l3, 24);
+    const mine = load<u32>(g, Guest.ipv4);
+    if (mine && mine != asked) return false;
+    store<u8>(l3, 2, 7);
+    const asker = Parse.mac(l3 + 8);
+    const askerIp = load<u32>(l3, 14);
+    store<u32>(l3, <u32>mac, 8);
+    store<u16>(l3, <u16>(mac >> 32), 12);
+    store<u32>(l3, asked, 14);
+    store<u32>(l3, <u32>asker, 18);
+    store<u16>(l3, <u16>(asker >> 32), 22);
+    store<u32>(l3, askerIp, 24);
+    return true;
+  }
+
+  static echo4(g: usize, ip: usize, left: u32): bool {
+    if (left < 28) return false;
     const header = <u32>(load<u8>(ip) & 15) * 4;
     const fragment = Parse.be16(ip + 6) & 0x3fff;
     if (load<u8>(ip) >> 4 != 4 || header < 20 || header + 8 > left || load<u8>(ip, 9) != 1 || fragment)
-      return 0;
+      return false;
     const mine = load<u32>(g, Guest.ipv4);
     const source = load<u32>(ip, 12);
     const destination = load<u32>(ip, 16);
     const icmp = ip + header;
-    if ((mine && mine != destination) || load<u8>(icmp) != 8) return 0;
+    if ((mine && mine != destination) || load<u8>(icmp) != 8) return false;
     store<u32>(ip, destination, 12);
     store<u32>(ip, source, 16);
     store<u8>(icmp, 0);
     Functions.adjust(icmp + 2, 0x0800);
-    return Functions.forward(frame, len, load<u64>(g, Guest.mac), Parse.mac(frame + 6));
+    return true;
   }
 
-  static echo6(g: usize, frame: usize, len: u32, ip: usize, left: u32): u32 {
-    if (left < 48 || load<u8>(ip, 6) != 58 || load<u8>(ip, 40) != 128) return 0;
+  static echo6(ip: usize, left: u32): bool {
+    if (left < 48 || load<u8>(ip, 6) != 58 || load<u8>(ip, 40) != 128) return false;
     // A multicast destination can't be the answer's source (RFC 4443, 4.2).
-    if (load<u8>(ip, 24) == 0xff) return 0;
+    if (load<u8>(ip, 24) == 0xff) return false;
     const source = v128.load(ip, 8);
     v128.store(ip, v128.load(ip, 24), 8);
     v128.store(ip, source, 24);
     store<u8>(ip, 129, 40);
     Functions.adjust(ip + 42, 0x8000 - 0x8100);
-    return Functions.forward(frame, len, load<u64>(g, Guest.mac), Parse.mac(frame + 6));
+    return true;
   }
 
   /** A checksum over data whose one's complement sum fell by `by` (RFC 1624). */

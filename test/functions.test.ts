@@ -47,6 +47,7 @@ async function rig(options: GuestOptions) {
 const counting = (n: number) => Array.from({ length: n }, (_, i) => i & 255);
 const exchanged = (frame: Uint8Array) =>
   Uint8Array.from([...frame.subarray(6, 12), ...frame.subarray(0, 6), ...frame.subarray(12)]);
+const GROUP = "01:00:5e:00:00:01";
 const readdressed = (frame: Uint8Array, to: string, from: string) =>
   Uint8Array.from([...macBytes(to), ...macBytes(from), ...frame.subarray(12)]);
 
@@ -179,6 +180,15 @@ describe("echo: ARP", () => {
     expect(answers(ether(BROADCAST, PEER, ARP, payload))).toEqual([]);
     expect(stats()).toMatchObject({ received: 1, transmitted: 0, drops: { function: 1 } });
   });
+
+  test.each([
+    ["flooded, for another station", readdressed(request, NEXT, PEER)],
+    ["from a group address", readdressed(request, BROADCAST, GROUP)],
+  ])("not answered: %s", async (_name, frame) => {
+    const { answers, stats } = await rig({ run: "echo", ipv4: MY_IP });
+    expect(answers(frame)).toEqual([]);
+    expect(stats()).toMatchObject({ received: 1, transmitted: 0, drops: { function: 1 } });
+  });
 });
 
 /** An ICMP message with a right checksum; `pseudo`: what ICMPv6 adds to it (RFC 4443, 2.3). */
@@ -248,6 +258,8 @@ describe("echo: ICMP", () => {
     ["cut off in the IP header", ping(1, []).subarray(0, 14 + 19)],
     ["nothing behind the Ethernet header", ping(1, []).subarray(0, 14)],
     ["cut off in a VLAN tag", frames.tagged(ping(1, []), 7).subarray(0, 17)],
+    ["flooded, for another station", readdressed(ping(1, []), NEXT, PEER)],
+    ["from a group's MAC address", readdressed(ping(1, []), ME, GROUP)],
   ])("not answered: %s", async (_name, frame) => {
     const { answers, stats } = await rig({ run: "echo", ipv4: MY_IP });
     expect(answers(frame)).toEqual([]);
@@ -313,6 +325,8 @@ describe("echo: ICMPv6", () => {
     ],
     ["cut off in the ICMPv6 header", ping(1, []).subarray(0, 14 + 47)],
     ["cut off in the IPv6 header", ping(1, []).subarray(0, 14 + 39)],
+    ["flooded, for another station", readdressed(ping(1, []), NEXT, PEER)],
+    ["from a group's MAC address", readdressed(ping(1, []), ME, GROUP)],
   ])("not answered: %s", async (_name, frame) => {
     const { answers, stats } = await rig({ run: "echo" });
     expect(answers(frame)).toEqual([]);
