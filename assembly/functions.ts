@@ -111,9 +111,10 @@ export class Functions {
   static echo4(g: usize, ip: usize, left: u32): bool {
     if (left < 28) return false;
     const header = <u32>(load<u8>(ip) & 15) * 4;
+    const total = Parse.be16(ip + 2);
     const fragment = Parse.be16(ip + 6) & 0x3fff;
-    if (load<u8>(ip) >> 4 != 4 || header < 20 || header + 8 > left || load<u8>(ip, 9) != 1 || fragment)
-      return false;
+    if (load<u8>(ip) >> 4 != 4 || header < 20 || header + 8 > total || total > left) return false;
+    if (load<u8>(ip, 9) != 1 || fragment || Checksum.of(ip, header)) return false;
     const mine = load<u32>(g, Guest.ipv4);
     const source = load<u32>(ip, 12);
     const destination = load<u32>(ip, 16);
@@ -127,7 +128,9 @@ export class Functions {
   }
 
   static echo6(ip: usize, left: u32): bool {
-    if (left < 48 || load<u8>(ip, 6) != 58 || load<u8>(ip, 40) != 128) return false;
+    if (left < 48 || load<u8>(ip) >> 4 != 6 || load<u8>(ip, 6) != 58 || load<u8>(ip, 40) != 128) return false;
+    const payload = Parse.be16(ip + 4);
+    if (payload < 8 || payload > left - 40) return false;
     // A multicast destination can't be the answer's source (RFC 4443, 4.2).
     if (load<u8>(ip, 24) == 0xff) return false;
     const source = v128.load(ip, 8);

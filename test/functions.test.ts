@@ -203,10 +203,18 @@ const pseudo6 = (from: string, to: string, length: number) => [
   ...[0, 0, ...be16(length), 0, 0, 0, ICMPV6],
 ];
 
+/** Its header checksum over as many words as the header says that it has, so that it's only wrong in what it says. */
+function summed(frame: Uint8Array): Uint8Array {
+  const [made, words] = [frame.slice(), frame[14]! & 15];
+  made.set([0, 0], 24);
+  made.set(be16(frames.internetChecksum(made.subarray(14, 14 + 4 * words))), 24);
+  return made;
+}
+
 describe("echo: ICMP", () => {
   const header = { from: PEER_IP, to: MY_IP, protocol: ICMP };
   const ping = (id: number, data: number[], more = {}) =>
-    ether(ME, PEER, IPV4, ipv4({ ...header, ...more }, icmp(8, id, data)));
+    summed(ether(ME, PEER, IPV4, ipv4({ ...header, ...more }, icmp(8, id, data))));
   const pong = (id: number, data: number[], more = {}) =>
     ether(PEER, ME, IPV4, ipv4({ from: MY_IP, to: PEER_IP, protocol: ICMP, ...more }, icmp(0, id, data)));
 
@@ -260,6 +268,14 @@ describe("echo: ICMP", () => {
     ["cut off in a VLAN tag", frames.tagged(ping(1, []), 7).subarray(0, 17)],
     ["flooded, for another station", readdressed(ping(1, []), NEXT, PEER)],
     ["from a group's MAC address", readdressed(ping(1, []), ME, GROUP)],
+    ["a total length beyond the frame", ping(1, [], { totalLength: 29 })],
+    ["a total length that leaves no room for ICMP", ping(1, [], { totalLength: 27 })],
+    ["a total length that options leave no room in", ping(1, [], { options: [1, 1, 1, 0], totalLength: 31 })],
+    ["a wrong header checksum", ping(1, []).map((byte, i) => (i === 22 ? byte - 1 : byte))], // TTL
+    [
+      "a wrong checksum over options",
+      ping(1, [], { options: [1, 1, 1, 0] }).map((byte, i) => (i === 37 ? 1 : byte)),
+    ],
   ])("not answered: %s", async (_name, frame) => {
     const { answers, stats } = await rig({ run: "echo", ipv4: MY_IP });
     expect(answers(frame)).toEqual([]);
@@ -286,6 +302,10 @@ describe("echo: ICMPv6", () => {
     ether(ME, PEER, IPV6, message(128, id, data, PEER_IP6, to));
   const pong = (id: number, data: number[]) =>
     ether(PEER, ME, IPV6, message(129, id, data, MY_IP6, PEER_IP6));
+  const wrong = (what: object) => {
+    const request = icmp(128, 1, [], 0, pseudo6(PEER_IP6, MY_IP6, 8));
+    return ether(ME, PEER, IPV6, ipv6({ from: PEER_IP6, to: MY_IP6, next: ICMPV6, ...what }, request));
+  };
 
   test.each([0, 1, 56, 1452])("a request with %i bytes of data is answered", async (size) => {
     const { answers } = await rig({ run: "echo" });
@@ -293,6 +313,12 @@ describe("echo: ICMPv6", () => {
     expect(answer).toEqual(pong(77, counting(size)));
     const sum = [...pseudo6(MY_IP6, PEER_IP6, 8 + size), ...answer!.subarray(54)];
     expect(frames.internetChecksum(sum)).toBe(0);
+  });
+
+  test("padding is no hindrance, and comes back", async () => {
+    const { answers } = await rig({ run: "echo" });
+    const padded = (frame: Uint8Array) => Uint8Array.from([...frame, 0, 0, 0]);
+    expect(answers(padded(ping(5, [1, 2])))).toEqual([padded(pong(5, [1, 2]))]);
   });
 
   test("the checksum is right for every borrow", async () => {
@@ -327,6 +353,9 @@ describe("echo: ICMPv6", () => {
     ["cut off in the IPv6 header", ping(1, []).subarray(0, 14 + 39)],
     ["flooded, for another station", readdressed(ping(1, []), NEXT, PEER)],
     ["from a group's MAC address", readdressed(ping(1, []), ME, GROUP)],
+    ["version 4", wrong({ version: 4 })],
+    ["a payload length beyond the frame", wrong({ payloadLength: 9 })],
+    ["a payload length that leaves no room for ICMPv6", wrong({ payloadLength: 7 })],
   ])("not answered: %s", async (_name, frame) => {
     const { answers, stats } = await rig({ run: "echo" });
     expect(answers(frame)).toEqual([]);
