@@ -115,6 +115,8 @@ export class Functions {
     const fragment = Parse.be16(ip + 6) & 0x3fff;
     if (load<u8>(ip) >> 4 != 4 || header < 20 || header + 8 > total || total > left) return false;
     if (load<u8>(ip, 9) != 1 || fragment || Checksum.of(ip, header)) return false;
+    // No group, nor broadcast, may be an answer's source or be sent one (RFC 1122, 3.2.1.3).
+    if (max<u32>(load<u8>(ip, 12), load<u8>(ip, 16)) >= 224) return false;
     const mine = load<u32>(g, Guest.ipv4);
     const source = load<u32>(ip, 12);
     const destination = load<u32>(ip, 16);
@@ -131,8 +133,8 @@ export class Functions {
     if (left < 48 || load<u8>(ip) >> 4 != 6 || load<u8>(ip, 6) != 58 || load<u8>(ip, 40) != 128) return false;
     const payload = Parse.be16(ip + 4);
     if (payload < 8 || payload > left - 40) return false;
-    // A multicast destination can't be the answer's source (RFC 4443, 4.2).
-    if (load<u8>(ip, 24) == 0xff) return false;
+    // A multicast destination can't be the answer's source (RFC 4443, 4.2), nor any source (RFC 4291, 2.7).
+    if (max<u32>(load<u8>(ip, 8), load<u8>(ip, 24)) == 0xff) return false;
     const source = v128.load(ip, 8);
     v128.store(ip, v128.load(ip, 24), 8);
     v128.store(ip, source, 24);

@@ -268,6 +268,8 @@ describe("echo: ICMP", () => {
     ["cut off in a VLAN tag", frames.tagged(ping(1, []), 7).subarray(0, 17)],
     ["flooded, for another station", readdressed(ping(1, []), NEXT, PEER)],
     ["from a group's MAC address", readdressed(ping(1, []), ME, GROUP)],
+    ["from a multicast address", ping(1, [], { from: "224.0.0.1" })],
+    ["from the broadcast address", ping(1, [], { from: "255.255.255.255" })],
     ["a total length beyond the frame", ping(1, [], { totalLength: 29 })],
     ["a total length that leaves no room for ICMP", ping(1, [], { totalLength: 27 })],
     ["a total length that options leave no room in", ping(1, [], { options: [1, 1, 1, 0], totalLength: 31 })],
@@ -281,6 +283,14 @@ describe("echo: ICMP", () => {
     expect(answers(frame)).toEqual([]);
     expect(stats()).toMatchObject({ received: 1, transmitted: 0, drops: { function: 1 } });
     expect(answers(ping(2, []))).toEqual([pong(2, [])]); // and goes on
+  });
+
+  test("a guest without an address of its own answers for every one, but for no group (RFC 1122, 3.2.1.3)", async () => {
+    const { answers } = await rig({ run: "echo" });
+    for (const to of ["10.0.0.2", "223.255.255.255"])
+      expect(answers(ping(1, [], { to }))).toEqual([pong(1, [], { from: to })]);
+    expect(answers(readdressed(ping(1, [], { to: "224.0.0.1" }), GROUP, PEER))).toEqual([]);
+    expect(answers(readdressed(ping(1, [], { to: "255.255.255.255" }), BROADCAST, PEER))).toEqual([]);
   });
 
   test("not answered: a header of 4 words, in whose address a request seems to begin", async () => {
@@ -302,9 +312,9 @@ describe("echo: ICMPv6", () => {
     ether(ME, PEER, IPV6, message(128, id, data, PEER_IP6, to));
   const pong = (id: number, data: number[]) =>
     ether(PEER, ME, IPV6, message(129, id, data, MY_IP6, PEER_IP6));
-  const wrong = (what: object) => {
-    const request = icmp(128, 1, [], 0, pseudo6(PEER_IP6, MY_IP6, 8));
-    return ether(ME, PEER, IPV6, ipv6({ from: PEER_IP6, to: MY_IP6, next: ICMPV6, ...what }, request));
+  const wrong = (what: { from?: string; version?: number; payloadLength?: number }) => {
+    const header = { from: PEER_IP6, to: MY_IP6, next: ICMPV6, ...what };
+    return ether(ME, PEER, IPV6, ipv6(header, icmp(128, 1, [], 0, pseudo6(header.from, MY_IP6, 8))));
   };
 
   test.each([0, 1, 56, 1452])("a request with %i bytes of data is answered", async (size) => {
@@ -353,6 +363,7 @@ describe("echo: ICMPv6", () => {
     ["cut off in the IPv6 header", ping(1, []).subarray(0, 14 + 39)],
     ["flooded, for another station", readdressed(ping(1, []), NEXT, PEER)],
     ["from a group's MAC address", readdressed(ping(1, []), ME, GROUP)],
+    ["from a multicast address", wrong({ from: "ff02:0:0:0:0:0:0:1" })],
     ["version 4", wrong({ version: 4 })],
     ["a payload length beyond the frame", wrong({ payloadLength: 9 })],
     ["a payload length that leaves no room for ICMPv6", wrong({ payloadLength: 7 })],
