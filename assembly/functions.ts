@@ -125,7 +125,9 @@ export class Functions {
     store<u32>(ip, destination, 12);
     store<u32>(ip, source, 16);
     store<u8>(icmp, 0);
-    Functions.adjust(icmp + 2, 0x0800);
+    Functions.adjust(icmp + 2, 0xffff - 0x0800);
+    // The sum of zeros only is 0, that of anything else 0xffff: the update can't tell them apart.
+    if (!load<u16>(icmp, 2) && Checksum.of(icmp, total - header) == 0xffff) Checksum.put(icmp + 2, 0xffff);
     return true;
   }
 
@@ -139,15 +141,12 @@ export class Functions {
     v128.store(ip, v128.load(ip, 24), 8);
     v128.store(ip, source, 24);
     store<u8>(ip, 129, 40);
-    Functions.adjust(ip + 42, 0x8000 - 0x8100);
+    Functions.adjust(ip + 42, 0x8100 - 0x8000);
     return true;
   }
 
-  /** A checksum over data whose one's complement sum fell by `by` (RFC 1624). */
-  static adjust(p: usize, by: i32): void {
-    let sum = <i32>Parse.be16(p) + by;
-    while (sum < 0) sum += 0xffff;
-    while (sum > 0xffff) sum -= 0xffff;
-    Checksum.put(p, sum);
+  /** A checksum over data whose one's complement sum grew by `by` (RFC 1624, eqn. 3). */
+  static adjust(p: usize, by: u32): void {
+    Checksum.put(p, Checksum.finish((Parse.be16(p) ^ 0xffff) + by));
   }
 }
