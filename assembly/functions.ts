@@ -31,26 +31,33 @@ export class Functions {
     return len;
   }
 
-  /** The first rule that matches decides; without one the frame is dropped. Allowed frames go back where they came from. */
+  /**
+   * The first rule that matches decides; without one the frame is dropped. Allowed frames go back where they came from.
+   *
+   * A frame that can't be read up to its ports meets no rule and is dropped: none would see what it denies. These have
+   * headers that are cut off (or go on in the frame's next buffer) or wrong about themselves, more than eight IPv6
+   * extension headers, or more than two VLAN tags. What isn't IP is matched by rules that ask for nothing of IP.
+   */
   static firewall(g: usize, frame: usize, len: u32): u32 {
     const rules: usize = load<u32>(g, Guest.table);
     const n = load<u32>(g, Guest.tableLength);
     const key = g + Guest.flow;
-    const isIp = Parse.flow(frame, len, key);
+    Parse.flow(frame, len, key);
+    if (!load<u8>(key, 38)) return 0;
     for (let i: u32 = 0; i < n; i++) {
       const rule = rules + i * Rule.SIZE;
-      if (!Functions.matches(rule, key, isIp)) continue;
+      if (!Functions.matches(rule, key)) continue;
       Count.add(rule + Rule.hits, 1);
       return load<u8>(rule, Rule.allow) ? Functions.macswap(frame, len) : 0;
     }
     return 0;
   }
 
-  static matches(rule: usize, key: usize, isIp: bool): bool {
+  static matches(rule: usize, key: usize): bool {
     const family = load<u8>(rule, Rule.family);
     const protocol = load<u8>(rule, Rule.protocol);
     if (family && family != load<u8>(key, 37)) return false;
-    if (protocol && (!isIp || protocol != load<u8>(key, 36))) return false;
+    if (protocol && protocol != load<u8>(key, 36)) return false;
     if (!Functions.under(v128.load(key), v128.load(rule, Rule.source), v128.load(rule, Rule.sourceMask)))
       return false;
     const destinationMask = v128.load(rule, Rule.destinationMask);

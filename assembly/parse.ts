@@ -1,3 +1,6 @@
+/** A protocol number for what has no ports, "no next header" (RFC 8200, 4.7). */
+const NONE: u32 = 59;
+
 /**
  * Where a frame's fields are: Ethernet, up to two VLAN tags, IPv4, IPv6 and its extension headers, ports.
  * Works on one contiguous run of bytes and never reads past it.
@@ -31,9 +34,10 @@ export class Parse {
   /**
    * The flow that a frame belongs to, into `key`, 40 bytes:
    *
-   *     | source u8[16] | destination u8[16] | source port be16 | destination port be16 | protocol | family |
+   *     | source u8[16] | destination u8[16] | source port be16 | destination port be16 | protocol | family | whole |
    *
-   * IPv4 addresses stand in the first 4 bytes. Ports are 0 where there are none, or in a later fragment.
+   * IPv4 addresses stand in the first 4 bytes. Ports are 0 where there are none, or in a later fragment. `whole` is 0
+   * when the frame couldn't be read up to its ports: what stands in the key isn't all, or not what it seems.
    * False when it isn't IP.
    */
   static flow(frame: usize, len: u32, key: usize): bool {
@@ -47,6 +51,7 @@ export class Parse {
     const left = len - at - 2;
     if (type == 0x0800) return Parse.ipv4(ip, left, key);
     if (type == 0x86dd) return Parse.ipv6(ip, left, key);
+    store<u8>(key, 1, 38);
     return false;
   }
 
@@ -60,7 +65,7 @@ export class Parse {
     const protocol = load<u8>(ip, 9);
     store<u8>(key, protocol, 36);
     store<u8>(key, 4, 37);
-    if ((Parse.be16(ip + 6) & 0x1fff) == 0) Parse.ports(ip + header, left - header, protocol, key);
+    Parse.ports(ip + header, left - header, Parse.be16(ip + 6) & 0x1fff ? NONE : protocol, key);
     return true;
   }
 
@@ -71,27 +76,30 @@ export class Parse {
     store<u8>(key, 6, 37);
     let next = <u32>load<u8>(ip, 6);
     let at: u32 = 40;
-    // RFC 8200, 4: hop-by-hop 0, routing 43, fragment 44, destination options 60, authentication 51 (RFC 4302).
-    for (let hops = 0; hops < 8; hops++) {
-      const extension = next == 0 || next == 43 || next == 44 || next == 60 || next == 51;
-      if (!extension || at + 8 > left) break;
-      const header = ip + at;
-      if (next == 44 && Parse.be16(header + 2) & 0xfff8) {
-        store<u8>(key, load<u8>(header), 36);
-        return true;
+    let later = false;
+    for (let hops = 0; ; hops++) {
+      // RFC 8200, 4: hop-by-hop 0, routing 43, fragment 44, destination options 60, authentication 51 (RFC 4302).
+      if (!(next == 0 || next == 43 || next == 44 || next == 60 || next == 51)) {
+        if (at <= left) Parse.ports(ip + at, left - at, later ? NONE : next, key);
+        break;
       }
+      // A later fragment doesn't hold the extension headers that it names: they are in the first.
+      if (later || hops == 8 || at + 8 > left) break;
+      const header = ip + at;
       const units = <u32>load<u8>(header, 1);
+      later = next == 44 && (Parse.be16(header + 2) & 0xfff8) != 0;
       at += next == 44 ? 8 : next == 51 ? (units + 2) * 4 : (units + 1) * 8;
       next = load<u8>(header);
     }
     store<u8>(key, <u8>next, 36);
-    if (at <= left) Parse.ports(ip + at, left - at, next, key);
     return true;
   }
 
-  /** TCP 6, UDP 17, UDP-Lite 136, SCTP 132 begin with two ports. */
+  /** TCP 6, UDP 17, UDP-Lite 136, SCTP 132 begin with two ports. The frame is whole if they are there. */
   static ports(l4: usize, left: u32, protocol: u32, key: usize): void {
     const has = protocol == 6 || protocol == 17 || protocol == 132 || protocol == 136;
-    if (has && left >= 4) store<u32>(key, load<u32>(l4), 32);
+    if (has && left < 4) return;
+    if (has) store<u32>(key, load<u32>(l4), 32);
+    store<u8>(key, 1, 38);
   }
 }

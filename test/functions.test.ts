@@ -562,23 +562,83 @@ describe("firewall", () => {
     expect(await allowed(rules(81), ...both)).toEqual([false, false]);
   });
 
-  test("a frame that is cut off shows no ports, or isn't IP at all", async () => {
-    const cut = (n: number) => v4().subarray(0, 14 + n);
-    expect(await allowed("allow tcp to 192.0.2.1 port 80", cut(24), cut(23), cut(20), cut(19))).toEqual([
-      true,
-      false,
-      false,
-      false,
-    ]);
-    expect(await allowed("allow ip", cut(20), cut(19), v6().subarray(0, 14 + 40))).toEqual([
-      true,
-      false,
-      false,
-    ]);
-    expect(await allowed("allow ip6", v6().subarray(0, 14 + 40), v6().subarray(0, 14 + 39))).toEqual([
-      true,
-      false,
-    ]);
+  describe("what can't be read up to its ports meets no rule, and is dropped", () => {
+    const TO = "2001:db8:1:0:0:0:0:1";
+    const extended = (next: number, ...rest: number[]) =>
+      ether(ME, PEER, IPV6, ipv6({ from: PEER_IP6, to: TO, next }, rest));
+    /** An extension header of 8 bytes, and a fragment header. */
+    const option = (next: number) => [next, 0, 1, 4, 0, 0, 0, 0];
+    const fragment = (next: number, offset: number, more = 1) => [
+      next,
+      0,
+      ...be16((offset << 3) | more),
+      0,
+      0,
+      0,
+      1,
+    ];
+    const options = (n: number, next: number) =>
+      Array.from({ length: n }, (_, i) => option(i + 1 < n ? 60 : next)).flat();
+    const behind = (n: number) => extended(60, ...options(n, TCP), ...ports(9, 22));
+    const tags = (n: number, frame: Uint8Array): Uint8Array =>
+      n ? tags(n - 1, frames.tagged(frame, n)) : frame;
+    const first = (frame: Uint8Array, n: number) => frame.subarray(0, n);
+    const old = (header: object) =>
+      ether(ME, PEER, IPV4, ipv4({ from: PEER_IP, to: "192.0.2.1", protocol: TCP, ...header }, ports(9, 22)));
+
+    test.each<[string, Uint8Array, whole: boolean]>([
+      ["a port behind eight extension headers", behind(8), true],
+      ["nine extension headers", behind(9), false],
+      ["forty of them", behind(40), false],
+      ["two VLAN tags", tags(2, v4()), true],
+      ["three VLAN tags", tags(3, v4()), false],
+      ["three VLAN tags before IPv6", tags(3, v6()), false],
+      ["three VLAN tags before what isn't IP", tags(3, ether(ME, PEER, ARP, arp())), false],
+      ["cut off in a VLAN tag", first(tags(1, v4()), 16), false],
+      ["IPv4 with ports and no more", first(v4(), 14 + 24), true],
+      ["IPv4 cut off in its ports", first(v4(), 14 + 23), false],
+      ["IPv4 cut off before its ports", first(v4(), 14 + 20), false],
+      ["IPv4 cut off in its header", first(v4(), 14 + 19), false],
+      ["a first fragment without ports", first(old({ fragment: 0x2000 }), 14 + 20), false],
+      ["a later fragment", first(old({ fragment: 1 }), 14 + 20), true],
+      ["IPv4 in name only", old({ version: 6 }), false],
+      ["an IPv4 header of 4 words", old({ headerWords: 4 }), false],
+      ["an IPv4 header longer than the frame", old({ headerWords: 15 }), false],
+      ["ICMP, which has no ports, cut off", first(v4({ protocol: ICMP }), 14 + 20), true],
+      ["IPv6 with ports and no more", first(v6(), 14 + 44), true],
+      ["IPv6 cut off in its ports", first(v6(), 14 + 43), false],
+      ["IPv6 cut off before its ports", first(v6(), 14 + 40), false],
+      ["IPv6 cut off in its header", first(v6(), 14 + 39), false],
+      [
+        "IPv6 in name only",
+        ether(ME, PEER, IPV6, ipv6({ from: PEER_IP6, to: TO, next: TCP, version: 4 }, ports(9, 22))),
+        false,
+      ],
+      ["ICMPv6 cut off", extended(ICMPV6), true],
+      ["an extension header cut off", first(extended(60, ...option(ICMPV6)), 14 + 47), false],
+      ["none where one should be", extended(60), false],
+      ["an extension header longer than the frame", extended(60, ICMPV6, 1, 1, 4, 0, 0, 0, 0), false],
+      ["an extension header up to the frame's end", extended(60, ICMPV6, 0, 1, 4, 0, 0, 0, 0), true],
+      ["a first IPv6 fragment with ports", extended(44, ...fragment(TCP, 0), ...ports(9, 22)), true],
+      ["a first IPv6 fragment without ports", extended(44, ...fragment(TCP, 0)), false],
+      ["a later IPv6 fragment", extended(44, ...fragment(TCP, 1), 1, 2, 3), true],
+      [
+        "a later IPv6 fragment of who knows what",
+        extended(44, ...fragment(60, 1), ...option(UDP), ...ports(9, 22)),
+        false,
+      ],
+      ["what isn't IP", ether(ME, PEER, ARP, arp()), true],
+    ])("%s", async (_name, frame, whole) => {
+      expect(await allowed("default allow", frame)).toEqual([whole]);
+      expect(await allowed("allow", frame)).toEqual([whole]);
+      expect(await allowed("deny udp\nallow ip\nallow ip6\nallow 60\ndefault allow", frame)).toEqual([whole]);
+    });
+
+    test("so a rule that denies isn't got round", async () => {
+      const rules = "deny tcp to ::/0 port 22\ndeny tcp to 0.0.0.0/0 port 80\ndefault allow";
+      const all = [behind(8), behind(9), tags(2, v4()), tags(3, v4()), first(v4(), 14 + 23)];
+      expect(await allowed(rules, ...all)).toEqual(all.map(() => false));
+    });
   });
 
   test("each rule counts the frames that it decided", async () => {
