@@ -164,22 +164,9 @@ export class Vhost {
     }
   }
 
-  /** 5.1.6.4: all fields 0 but num_buffers. Written only if it isn't there yet, so as not to take the line. */
-  @inline static header(addr: usize, buffers: u32): void {
-    const high = buffers << 16;
-    if (load<u64>(addr)) store<u64>(addr, 0);
-    if (load<u32>(addr, 8) != high) store<u32>(addr, high, 8);
-  }
-
   /** IOVTee hit (R4): the frame lies where the guest wants it; only the header and the used ring are written. */
   @inline static handOver<D extends SplitDevice>(port: usize, vq: usize, from: usize, n: u32): void {
-    let bytes: u32 = 0;
-    let p = from;
-    for (const end = from + n * Packet.SIZE; p != end; p += Packet.SIZE) {
-      bytes += load<u32>(p, Packet.len);
-      Vhost.header(load<u32>(p) - NetHeader.SIZE, 1);
-    }
-    changetype<D>(0).complete(vq, from, n, true, true);
+    const bytes = changetype<D>(0).handOver(vq, from, n);
     Mappings.countHits(load<u32>(port, Port.mapping), n);
     Count.add(port + Port.txPackets, n);
     Count.add(port + Port.txBytes, bytes);
@@ -193,7 +180,7 @@ export class Vhost {
     segments: u32,
     spare: usize,
   ): void {
-    Vhost.header(load<u32>(from, Packet.addr) - NetHeader.SIZE, segments);
+    Device.netHeader(load<u32>(from, Packet.addr) - NetHeader.SIZE, segments);
     for (let i: u32 = 0; i < segments; i++) {
       const d = v128.load(from + i * Packet.SIZE);
       const len = Desc.len(d) + (i ? 0 : <u32>NetHeader.SIZE);

@@ -77,6 +77,16 @@ export class Device {
     return bytes <= limit && addr <= limit - bytes && (addr & alignment) == 0;
   }
 
+  /**
+   * The net header of a received frame: all fields 0 but num_buffers (5.1.6.4). Written only if it isn't there yet, so
+   * as not to take the line.
+   */
+  @inline static netHeader(addr: usize, buffers: u32): void {
+    const high = buffers << 16;
+    if (load<u64>(addr)) store<u64>(addr, 0);
+    if (load<u32>(addr, 8) != high) store<u32>(addr, high, 8);
+  }
+
   static refuse(vq: usize, why: u32): void {
     Count.add(vq + Virtqueue.refused, 1);
     Count.add(vq + Virtqueue.refusals + why * 8, 1);

@@ -144,7 +144,8 @@ export class PackedDevice {
 
   /**
    * As `SplitDevice.complete`: a used descriptor for each buffer (2.8.4), and as many skipped as the buffer took.
-   * The first one's flags wait for `publish`.
+   * The first one's flags wait for `publish`. `mapped`: each is a frame in one buffer of one descriptor, and the net
+   * header stands in front of it uncounted.
    */
   complete(vq: usize, from: usize, n: u32, written: bool, mapped: bool = false): void {
     const ring: usize = load<u32>(vq, Virtqueue.desc);
@@ -178,6 +179,15 @@ export class PackedDevice {
     store<u32>(vq, wrap, Virtqueue.usedWrap);
     store<u32>(vq, pending + given, Virtqueue.pending);
     store<u32>(vq, load<u32>(vq, Virtqueue.taken) - given, Virtqueue.taken);
+  }
+
+  /** As `SplitDevice.handOver`. */
+  handOver(vq: usize, from: usize, n: u32): u32 {
+    for (let p = from, end = from + n * Packet.SIZE; p != end; p += Packet.SIZE) {
+      Device.netHeader(load<u32>(p) - NetHeader.SIZE, 1);
+    }
+    this.complete(vq, from, n, true, true);
+    return Desc.bytes(from, n);
   }
 
   /** Shows the completed buffers to the driver; true if it is to be notified (2.8.10). */

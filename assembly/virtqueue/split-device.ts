@@ -152,22 +152,20 @@ export class SplitDevice {
 
   /**
    * Puts `n` buffers on the used ring (2.7.8); `len` of each is the bytes written to it when `written`.
-   * `mapped`: each is a frame in one buffer, and the net header stands in front of it uncounted.
    * The driver doesn't see them before `publish`.
    */
-  complete(vq: usize, from: usize, n: u32, written: bool, mapped: bool = false): void {
+  complete(vq: usize, from: usize, n: u32, written: bool): void {
     if (!n) return;
     const ring = load<u32>(vq, Virtqueue.device) + SplitUsed.ring;
     const mask = load<u32>(vq, Virtqueue.size) - 1;
     const used = load<u32>(vq, Virtqueue.used);
     const counted: u64 = written ? 0xffff : 0;
-    const header: u64 = mapped ? NetHeader.SIZE : 0;
     let slot = used & mask;
     for (let left = n; left; slot = 0) {
       const run = min(left, mask + 1 - slot);
       let element = ring + slot * SplitUsed.ELEMENT;
       for (const end = element + run * SplitUsed.ELEMENT; element != end; element += SplitUsed.ELEMENT) {
-        const len = (<u64>load<u16>(from, Packet.len) & counted) + header;
+        const len = <u64>load<u16>(from, Packet.len) & counted;
         store<u64>(element, <u64>load<u16>(from, Packet.index) | (len << 32));
         from += Packet.SIZE;
       }
@@ -175,6 +173,33 @@ export class SplitDevice {
     }
     store<u32>(vq, used + n, Virtqueue.used);
     store<u32>(vq, load<u32>(vq, Virtqueue.taken) - n, Virtqueue.taken);
+  }
+
+  /**
+   * Puts `n` frames on the used ring that lie in buffers of this queue, one each, with room for the net header in
+   * front, which is written. Returns the frames' bytes.
+   */
+  handOver(vq: usize, from: usize, n: u32): u32 {
+    const ring = load<u32>(vq, Virtqueue.device) + SplitUsed.ring;
+    const mask = load<u32>(vq, Virtqueue.size) - 1;
+    const used = load<u32>(vq, Virtqueue.used);
+    let bytes: u32 = 0;
+    let slot = used & mask;
+    for (let left = n; left; slot = 0) {
+      const run = min(left, mask + 1 - slot);
+      let element = ring + slot * SplitUsed.ELEMENT;
+      for (const end = element + run * SplitUsed.ELEMENT; element != end; element += SplitUsed.ELEMENT) {
+        const len = <u32>load<u16>(from, Packet.len);
+        Device.netHeader(load<u32>(from) - NetHeader.SIZE, 1);
+        store<u64>(element, <u64>load<u16>(from, Packet.index) | ((<u64>(len + NetHeader.SIZE)) << 32));
+        bytes += len;
+        from += Packet.SIZE;
+      }
+      left -= run;
+    }
+    store<u32>(vq, used + n, Virtqueue.used);
+    store<u32>(vq, load<u32>(vq, Virtqueue.taken) - n, Virtqueue.taken);
+    return bytes;
   }
 
   /** Shows the completed buffers to the driver; true if it is to be notified (2.7.7.2). */
