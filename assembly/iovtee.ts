@@ -9,7 +9,17 @@
  * Everything but the card's own part runs on one lcore, so the PRing needs no atomics.
  */
 import { Count } from "./count";
-import { Feature, Mapping, NetHeader, OnEmpty, Packet, PacketFlag, RxQueue, Virtqueue } from "./layout";
+import {
+  Feature,
+  Mapping,
+  NetHeader,
+  OnEmpty,
+  Packet,
+  PacketFlag,
+  QUEUE_MAX,
+  RxQueue,
+  Virtqueue,
+} from "./layout";
 import { Mempool } from "./mempool";
 import { Pmd } from "./nic";
 import { Desc } from "./packet";
@@ -34,6 +44,10 @@ export class Mappings {
     return m + Mapping.pring + (load<u32>(m, Mapping.mask) + 1) * Packet.SIZE;
   }
 
+  @inline static isUsable(vq: usize): bool {
+    return load<u32>(vq, Virtqueue.ready) != 0 && !load<u32>(vq, Virtqueue.broken);
+  }
+
   /**
    * Takes buffers from the avail ring to the PRing (R2), in order. If more are needed (`all`), what isn't a plain
    * descriptor is looked at too: a bad buffer is refused (R8). Returns whether there is one that the card can't be
@@ -41,7 +55,7 @@ export class Mappings {
    */
   static fill(m: usize, all: bool): bool {
     const vq: usize = load<u32>(m, Mapping.virtqueue);
-    if (!load<u32>(vq, Virtqueue.ready)) return false;
+    if (!Mappings.isUsable(vq)) return false;
     return load<u32>(vq, Virtqueue.features) & Feature.PACKED
       ? Mappings.fillFrom<PackedDevice>(m, vq, all)
       : Mappings.fillFrom<SplitDevice>(m, vq, all);
@@ -90,14 +104,30 @@ export class Mappings {
    */
   static refill(m: usize, lcore: u32): void {
     const q: usize = load<u32>(m, Mapping.queue);
-    const slots = load<u32>(q, RxQueue.mask) + 1;
-    const low = slots / 4;
-    const blocked = Mappings.fill(m, Pmd.posted(q) < low);
+    const vq: usize = load<u32>(m, Mapping.virtqueue);
+    const low = (load<u32>(q, RxQueue.mask) + 1) / 4;
+    // The reserve is what the guest posted last. How many are available a packed ring doesn't tell: all go through
+    // the PRing, and stay there; of a split ring only those that were missed do.
+    let available: u32 = 0;
+    if (load<u32>(vq, Virtqueue.features) & Feature.PACKED) Mappings.fill(m, false);
+    else if (Mappings.isUsable(vq)) available = SplitDevice.available(vq, QUEUE_MAX);
+    const reserve = (load<u32>(vq, Virtqueue.taken) + available) / RESERVE;
+    Mappings.post(m, q, available < reserve ? reserve - available : 0);
+    if (available > reserve) Mappings.postStraight(vq, q, available - reserve);
+    if (Pmd.posted(q) >= low) return;
+    const blocked = Mappings.fill(m, true);
+    Mappings.post(m, q, load<u32>(vq, Virtqueue.taken) / RESERVE);
+    if (blocked || load<u32>(m, Mapping.onEmpty) == OnEmpty.HOST) {
+      Count.add(m + Mapping.hostBuffers, Pmd.refill(q, lcore, low));
+    }
+  }
+
+  /** Posts what the PRing has, but for `kept`. */
+  static post(m: usize, q: usize, kept: u32): void {
     const mask = load<u32>(m, Mapping.mask);
     let head = load<u32>(m, Mapping.head);
     const held = load<u32>(m, Mapping.tail) - head;
-    const kept = load<u32>(load<u32>(m, Mapping.virtqueue), Virtqueue.taken) / RESERVE;
-    let n = held > kept ? min(held - kept, slots - Pmd.posted(q)) : 0;
+    let n = held > kept ? min(held - kept, Pmd.rxRoom(q)) : 0;
     while (n) {
       const run = min(n, mask + 1 - (head & mask));
       Pmd.post(q, Mappings.slot(m, head), run);
@@ -105,9 +135,22 @@ export class Mappings {
       n -= run;
     }
     store<u32>(m, head, Mapping.head);
-    if ((blocked || load<u32>(m, Mapping.onEmpty) == OnEmpty.HOST) && Pmd.posted(q) < low) {
-      Count.add(m + Mapping.hostBuffers, Pmd.refill(q, lcore, low));
+  }
+
+  /** Up to `n` plain buffers from the avail ring into the card's. */
+  static postStraight(vq: usize, q: usize, n: u32): void {
+    const mask = load<u32>(q, RxQueue.mask);
+    let posted = load<u32>(q, RxQueue.posted);
+    n = min(n, Pmd.rxRoom(q));
+    while (n) {
+      const slot = posted & mask;
+      const run = min(n, mask + 1 - slot);
+      const got = changetype<SplitDevice>(0).take(vq, load<u32>(q, RxQueue.ring) + slot * Packet.SIZE, run);
+      posted += got;
+      n -= run;
+      if (got < run) break;
     }
+    Pmd.announce(q, posted);
   }
 
   /** Buffers for the copying path: those taken from the guest first are used first. */

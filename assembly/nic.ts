@@ -231,10 +231,15 @@ export class Pmd {
     return load<u32>(q, RxQueue.posted) - load<u32>(q, RxQueue.next);
   }
 
+  /** Descriptors without a buffer. */
+  @inline static rxRoom(q: usize): u32 {
+    return load<u32>(q, RxQueue.mask) + 1 - Pmd.posted(q);
+  }
+
   /** Whether so many descriptors have no buffer that posting some pays. */
   @inline static wantsRefill(q: usize): bool {
     const slots = load<u32>(q, RxQueue.mask) + 1;
-    return load<u32>(q, RxQueue.enabled) != 0 && slots - Pmd.posted(q) >= min(RX_FREE, (slots + 7) / 8);
+    return load<u32>(q, RxQueue.enabled) != 0 && Pmd.rxRoom(q) >= min(RX_FREE, (slots + 7) / 8);
   }
 
   /** Posts `n` empty buffers; the caller has seen that there is room. */

@@ -141,7 +141,8 @@ describe("R2: each buffer is at one place at any time", () => {
       const r = { host, core: host.core, nic, guest, guests: [guest], sw };
       expect(posted.length).toBe(128);
       const held = [...inCard(r, host.core.u32(guest.mapping + Mapping.queue)), ...pring(r, guest.mapping)];
-      expect(held.map(({ index }) => index)).toEqual(posted);
+      expect(held.length).toBeGreaterThanOrEqual(64);
+      expect(held.map(({ index }) => index)).toEqual(posted.slice(0, held.length));
       nic.receive(numbered(60, guest.mac));
       host.core.exports.pollSwitch(sw.address);
       host.core.exports.pollSwitch(sw.address);
@@ -644,8 +645,12 @@ describe("R9: the guest changes what it has posted", () => {
       core.exports.pollSwitch(sw.address);
       back.push(...sent(r).filter((one) => one[11] === 1)); // from the first guest
       core.exports.refillMapping(guest.mapping, 0);
-      // All its empty buffers have been taken; now each descriptor points to what isn't the guest's.
-      for (let d = 0; d < 128; d++) core.setU32(guest.region + 16 * d, behind.at - guest.region + 4096 * d);
+      // Now each descriptor that was taken points to what isn't the guest's.
+      const rx = core.u32(guest.address + GuestLayout.rx);
+      const open = new Set(idsOf(guest, guest.rxVirtqueue, rx).available);
+      for (let d = 0; d < 128; d++) {
+        if (!open.has(d)) core.setU32(guest.region + 16 * d, behind.at - guest.region + 4096 * d);
+      }
     }
     expect(difference(back, from)).toBe("");
     expect(behind.intact()).toBe(true);
