@@ -76,6 +76,46 @@ describe("copy", () => {
     }
   });
 
+  it("frames: a burst of any lengths, each behind `skip` bytes and with the header that was checked", () => {
+    const short = [...Array(100).keys()].filter((n) => n >= 14);
+    fc.assert(
+      fc.property(
+        fc
+          .array(fc.constantFrom(...short, 255, 256, 257, 1514, 9022), { minLength: 1, maxLength: 32 })
+          .filter((lengths) => lengths.reduce((a, b) => a + b, 0) < 0x18000),
+        fc.constantFrom(0, 12),
+        (lengths, skip) => {
+          const from = laidOut(FROM, lengths, 3);
+          const to = laidOut(
+            TO,
+            lengths.map((n) => n + skip),
+            70,
+          );
+          const end = TO + lengths.reduce((sum, n) => sum + n + skip + 70, 0);
+          bytes.fill(0xee, TO - 64, end + 64);
+          list(LIST_FROM, from);
+          list(
+            LIST_TO,
+            to.map(({ addr }) => ({ addr, len: 2048 })),
+          );
+          const headers = HEADER + 0x100;
+          for (let i = 0; i < lengths.length * 16; i++) bytes[headers + i] = i * 7 + 5;
+          const sum = lengths.reduce((a, b) => a + b, 0);
+          expect(call.copyFrames!(LIST_TO, skip, LIST_FROM, lengths.length, headers)).toBe(sum);
+          const want = bytes.slice(TO - 64, end + 64).fill(0xee);
+          for (const [i, { addr, len }] of from.entries()) {
+            const frame = bytes.slice(addr, addr + len);
+            frame.set(bytes.subarray(headers + 16 * i, headers + 16 * i + Math.min(16, len)));
+            want.set(frame, to[i]!.addr + skip - TO + 64);
+            expect(view.getUint16(LIST_TO + 16 * i + 4, true)).toBe(len + skip);
+          }
+          expect(Buffer.compare(bytes.subarray(TO - 64, end + 64), want)).toBe(0);
+        },
+      ),
+      { seed: SEED, numRuns: 200 },
+    );
+  });
+
   it("header: the first 16 bytes of a frame over any segments, zeros where it has none", () => {
     fc.assert(
       fc.property(fc.array(fc.integer({ min: 0, max: 20 }), { minLength: 1, maxLength: 18 }), (lengths) => {

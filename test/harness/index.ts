@@ -167,6 +167,9 @@ export function copyBytes(to: usize, from: usize, n: u32): void {
 export function copyFrame(to: usize, from: usize, n: u32, header: usize): void {
   Copy.frame(to, from, n, v128.load(header));
 }
+export function copyFrames(to: usize, skip: u32, from: usize, n: u32, headers: usize): u32 {
+  return Copy.frames(to, skip, from, n, headers);
+}
 export function copyHeader(p: usize, segments: u32, to: usize): void {
   v128.store(to, Copy.header(p, segments));
 }
