@@ -1,8 +1,9 @@
 /**
- * Benchmarks: the ring and the mempool, then PVP over both attachments, and what the NIC's mark and the mapping give;
+ * Benchmarks: how long the core takes to start, the ring and the mempool, then PVP over both attachments, and what the NIC's mark and the mapping give;
  * with --native also the ring and PVP in C, in turn with ours. Absolute times vary with the machine: compare within
  * one run.
  */
+import { readFileSync } from "node:fs";
 import Benchmark from "benchmark";
 import { BUFFER_ROOM, Kind, Packet } from "../assembly/layout.ts";
 import { createPool } from "../src/core/pool.ts";
@@ -11,6 +12,7 @@ import { Core, pvp } from "../src/index.ts";
 import { table, verdict } from "../src/report/table.ts";
 import { ablation } from "./ablation.ts";
 import { native } from "./native.ts";
+import { median } from "./rig.ts";
 
 const BURST = 32;
 
@@ -32,6 +34,26 @@ function pool(core: Core): () => void {
   return () => exports.giveBuffers(at, 0, list, exports.takeBuffers(at, 0, list, BURST));
 }
 
+/** Both builds of the core: compiled and instantiated, in milliseconds. */
+function starts(): string {
+  return ["iovtee.wasm", "iovtee.shared.wasm"]
+    .map((name) => {
+      const bytes = readFileSync(`dist/src/core/${name}`);
+      const shared = name.includes("shared");
+      const times = Array.from({ length: 21 }, (_, i) => {
+        // A custom section of its own, or the engine would know the module from last time.
+        const fresh = Buffer.concat([bytes, Buffer.of(0, 2, 0, i)]);
+        const memory = new WebAssembly.Memory({ initial: 16, maximum: 16, shared });
+        const start = performance.now();
+        new WebAssembly.Instance(new WebAssembly.Module(fresh), { env: { memory } });
+        return performance.now() - start;
+      });
+      return `${name}: ${bytes.length} bytes, compiled and instantiated in ${median(times).toFixed(2)} ms`;
+    })
+    .join("\n");
+}
+
+console.log(starts());
 new Benchmark.Suite()
   .add("ring, one thread's build: burst of 32 in and out", ring(Core.create(2 ** 24, false)))
   .add("ring, shared build: burst of 32 in and out", ring(Core.create(2 ** 24, true)))
