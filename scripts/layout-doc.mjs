@@ -10,9 +10,12 @@ const PAGE = "docs/layout.md";
 process.chdir(fileURLToPath(new URL("..", import.meta.url)));
 const file = ts.createSourceFile(SOURCE, readFileSync(SOURCE, "utf8"), ts.ScriptTarget.Latest, true);
 
-/** The text of a node's doc comment, its lines without stars. */
+/**
+ * The text of a node's doc comment, its lines without stars.
+ * @param {import("typescript").Node} node
+ */
 function doc(node) {
-  const comment = node.jsDoc?.at(-1)?.getText() ?? "";
+  const comment = ts.getJSDocCommentsAndTags(node).at(-1)?.getText() ?? "";
   return comment
     .replace(/^\/\*\*|\*\/$/g, "")
     .split("\n")
@@ -20,6 +23,7 @@ function doc(node) {
     .join("\n")
     .trim();
 }
+/** @param {string} text */
 const cell = (text) => text.replace(/\s+/g, " ").replaceAll("|", "\\|");
 
 const lines = [
@@ -37,7 +41,7 @@ for (const node of file.statements) {
     }
   } else if (ts.isVariableStatement(node)) {
     for (const { name, initializer } of node.declarationList.declarations) {
-      lines.push("", `## ${name.getText()}`, "", `${doc(node)} \`${initializer.getText()}\``.trim());
+      lines.push("", `## ${name.getText()}`, "", `${doc(node)} \`${initializer?.getText()}\``.trim());
     }
   }
 }
