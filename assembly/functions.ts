@@ -4,7 +4,7 @@
  */
 import { Checksum } from "./checksum";
 import { Count } from "./count";
-import { Guest, GuestFunction, Rule } from "./layout";
+import { FlowKey, Guest, GuestFunction, Rule } from "./layout";
 import { Parse } from "./parse";
 
 export class Functions {
@@ -43,7 +43,7 @@ export class Functions {
     const n = load<u32>(g, Guest.tableLength);
     const key = g + Guest.flow;
     Parse.flow(frame, len, key);
-    if (!load<u8>(key, 38)) return 0;
+    if (!load<u8>(key, FlowKey.whole)) return 0;
     for (let i: u32 = 0; i < n; i++) {
       const rule = rules + i * Rule.SIZE;
       if (!Functions.matches(rule, key)) continue;
@@ -56,15 +56,21 @@ export class Functions {
   static matches(rule: usize, key: usize): bool {
     const family = load<u8>(rule, Rule.family);
     const protocol = load<u8>(rule, Rule.protocol);
-    if (family && family != load<u8>(key, 37)) return false;
-    if (protocol && protocol != load<u8>(key, 36)) return false;
+    if (family && family != load<u8>(key, FlowKey.family)) return false;
+    if (protocol && protocol != load<u8>(key, FlowKey.protocol)) return false;
     if (!Functions.under(v128.load(key), v128.load(rule, Rule.source), v128.load(rule, Rule.sourceMask)))
       return false;
     const destinationMask = v128.load(rule, Rule.destinationMask);
-    if (!Functions.under(v128.load(key, 16), v128.load(rule, Rule.destination), destinationMask))
+    if (
+      !Functions.under(
+        v128.load(key, FlowKey.destination),
+        v128.load(rule, Rule.destination),
+        destinationMask,
+      )
+    )
       return false;
-    const sourcePort = Parse.be16(key + 32);
-    const destinationPort = Parse.be16(key + 34);
+    const sourcePort = Parse.be16(key + FlowKey.sourcePort);
+    const destinationPort = Parse.be16(key + FlowKey.destinationPort);
     return (
       sourcePort >= load<u16>(rule, Rule.sourcePortLow) &&
       sourcePort <= load<u16>(rule, Rule.sourcePortHigh) &&
@@ -92,6 +98,8 @@ export class Functions {
     const left = len - at - 2;
     let answer: bool = false;
     if (type == 0x0806) answer = Functions.arp(g, l3, left, mac);
+    else if (to != mac)
+      return 0; // of IP no frame to a group may carry a packet to one station (RFC 1122, 3.3.6)
     else if (type == 0x0800) answer = Functions.echo4(g, l3, left);
     else if (type == 0x86dd) answer = Functions.echo6(l3, left);
     return answer ? Functions.forward(frame, len, mac, Parse.mac(frame + 6)) : 0;

@@ -1,3 +1,5 @@
+import { FlowKey } from "./layout";
+
 /** Toeplitz hash, as cards use it for receive side scaling (Microsoft's RSS specification). */
 export class Toeplitz {
   /** Of `n` bytes at `p` under the key at `key`, which is n + 4 bytes long at least. */
@@ -17,10 +19,10 @@ export class Toeplitz {
 
   /** Of a flow key as `Parse.flow` writes it: addresses and ports in the specification's order. */
   static flow(key: usize, flow: usize, scratch: usize): u32 {
-    const bytes: u32 = load<u8>(flow, 37) == 6 ? 16 : 4;
+    const bytes: u32 = load<u8>(flow, FlowKey.family) == 6 ? 16 : 4;
     memory.copy(scratch, flow, bytes);
-    memory.copy(scratch + bytes, flow + 16, bytes);
-    store<u32>(scratch + 2 * bytes, load<u32>(flow, 32));
+    memory.copy(scratch + bytes, flow + FlowKey.destination, bytes);
+    store<u32>(scratch + 2 * bytes, load<u32>(flow, FlowKey.sourcePort));
     return Toeplitz.hash(key, scratch, 2 * bytes + 4);
   }
 }

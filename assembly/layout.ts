@@ -574,6 +574,26 @@ export enum GuestFunction {
   FIREWALL = 4,
 }
 
+/**
+ * The flow that a frame belongs to. Addresses are u8[16], as in the frame; IPv4's stand in the first 4 bytes. Ports
+ * are in network order, 0 where there are none, or in a later fragment.
+ */
+export enum FlowKey {
+  source = 0,
+  destination = 16,
+  /** u16 */
+  sourcePort = 32,
+  /** u16 */
+  destinationPort = 34,
+  /** u8: IP protocol. */
+  protocol = 36,
+  /** u8: 4, 6, or 0 where it isn't IP. */
+  family = 37,
+  /** u8: 0 when the frame couldn't be read up to its ports: what stands here isn't all, or not what it seems. */
+  whole = 38,
+  SIZE = 40,
+}
+
 /** A firewall rule: first match wins. Fields are compared under their masks; ports are ranges. */
 export enum Rule {
   /** 4 or 6; 0 for either. */

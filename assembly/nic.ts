@@ -14,6 +14,7 @@ import { Count } from "./count";
 import { Objects } from "./directory";
 import { Toeplitz } from "./hash";
 import {
+  FlowKey,
   FRAME_MAX,
   FRAME_MIN,
   Kind,
@@ -62,7 +63,7 @@ export class Card {
   static rss(nic: usize, frame: usize, len: u32): u32 {
     const flow = nic + Nic.scratch;
     if (!Parse.flow(frame, len, flow)) return 0;
-    const hash = Toeplitz.flow(load<u32>(nic, Nic.rssKey), flow, flow + 40);
+    const hash = Toeplitz.flow(load<u32>(nic, Nic.rssKey), flow, flow + FlowKey.SIZE);
     return load<u8>(load<u32>(nic, Nic.rssTable) + (hash & (RSS_TABLE_SIZE - 1)));
   }
 

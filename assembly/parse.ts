@@ -1,3 +1,5 @@
+import { FlowKey } from "./layout";
+
 /** A protocol number for what has no ports, "no next header" (RFC 8200, 4.7). */
 const NONE: u32 = 59;
 
@@ -31,19 +33,11 @@ export class Parse {
     return 0;
   }
 
-  /**
-   * The flow that a frame belongs to, into `key`, 40 bytes:
-   *
-   *     | source u8[16] | destination u8[16] | source port be16 | destination port be16 | protocol | family | whole |
-   *
-   * IPv4 addresses stand in the first 4 bytes. Ports are 0 where there are none, or in a later fragment. `whole` is 0
-   * when the frame couldn't be read up to its ports: what stands in the key isn't all, or not what it seems.
-   * False when it isn't IP.
-   */
+  /** The flow that a frame belongs to, into `key` (layout: `FlowKey`). False when it isn't IP. */
   static flow(frame: usize, len: u32, key: usize): bool {
     v128.store(key, i64x2.splat(0));
-    v128.store(key, i64x2.splat(0), 16);
-    store<u64>(key, 0, 32);
+    v128.store(key, i64x2.splat(0), FlowKey.destination);
+    store<u64>(key, 0, FlowKey.sourcePort);
     const at = Parse.etherType(frame, len);
     if (!at) return false;
     const type = Parse.be16(frame + at);
@@ -51,7 +45,7 @@ export class Parse {
     const left = len - at - 2;
     if (type == 0x0800) return Parse.ipv4(ip, left, key);
     if (type == 0x86dd) return Parse.ipv6(ip, left, key);
-    store<u8>(key, 1, 38);
+    store<u8>(key, 1, FlowKey.whole);
     return false;
   }
 
@@ -61,10 +55,10 @@ export class Parse {
     const header = (first & 15) * 4;
     if (first >> 4 != 4 || header < 20 || header > left) return false;
     store<u32>(key, load<u32>(ip, 12));
-    store<u32>(key, load<u32>(ip, 16), 16);
+    store<u32>(key, load<u32>(ip, 16), FlowKey.destination);
     const protocol = load<u8>(ip, 9);
-    store<u8>(key, protocol, 36);
-    store<u8>(key, 4, 37);
+    store<u8>(key, protocol, FlowKey.protocol);
+    store<u8>(key, 4, FlowKey.family);
     Parse.ports(ip + header, left - header, Parse.be16(ip + 6) & 0x1fff ? NONE : protocol, key);
     return true;
   }
@@ -73,7 +67,7 @@ export class Parse {
     if (left < 40 || load<u8>(ip) >> 4 != 6) return false;
     v128.store(key, v128.load(ip, 8));
     v128.store(key, v128.load(ip, 24), 16);
-    store<u8>(key, 6, 37);
+    store<u8>(key, 6, FlowKey.family);
     let next = <u32>load<u8>(ip, 6);
     let at: u32 = 40;
     let later = false;
@@ -91,7 +85,7 @@ export class Parse {
       at += next == 44 ? 8 : next == 51 ? (units + 2) * 4 : (units + 1) * 8;
       next = load<u8>(header);
     }
-    store<u8>(key, <u8>next, 36);
+    store<u8>(key, <u8>next, FlowKey.protocol);
     return true;
   }
 
@@ -99,7 +93,7 @@ export class Parse {
   static ports(l4: usize, left: u32, protocol: u32, key: usize): void {
     const has = protocol == 6 || protocol == 17 || protocol == 132 || protocol == 136;
     if (has && left < 4) return;
-    if (has) store<u32>(key, load<u32>(l4), 32);
-    store<u8>(key, 1, 38);
+    if (has) store<u32>(key, load<u32>(l4), FlowKey.sourcePort);
+    store<u8>(key, 1, FlowKey.whole);
   }
 }
