@@ -98,10 +98,9 @@ export class Functions {
     const left = len - at - 2;
     let answer: bool = false;
     if (type == 0x0806) answer = Functions.arp(g, l3, left, mac);
-    else if (to != mac)
-      return 0; // of IP no frame to a group may carry a packet to one station (RFC 1122, 3.3.6)
-    else if (type == 0x0800) answer = Functions.echo4(g, l3, left);
-    else if (type == 0x86dd) answer = Functions.echo6(l3, left);
+    // No frame to a group may carry an IP packet to one station (RFC 1122, 3.3.6).
+    else if (type == 0x0800 && to == mac) answer = Functions.echo4(g, l3, left);
+    else if (type == 0x86dd && to == mac) answer = Functions.echo6(l3, left);
     return answer ? Functions.forward(frame, len, mac, Parse.mac(frame + 6)) : 0;
   }
 

@@ -697,6 +697,14 @@ describe("VLANs", () => {
     });
   });
 
+  test("two guests can't have one address", async () => {
+    const host = await Host.create();
+    const twins = [host.guest({ mac: "02:00:00:00:00:0a" }), host.guest({ mac: "02:00:00:00:00:0A" })];
+    expect(() => host.vswitch({ connect: twins })).toThrow(
+      "mac: 02:00:00:00:00:0A of guest1 is that of guest0, expected one of its own",
+    );
+  });
+
   test("a guest's address is known in its VLAN from the start, and nobody else can send from it", async () => {
     const host = await Host.create();
     const ports = [host.port(), host.port()];

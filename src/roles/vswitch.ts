@@ -79,13 +79,20 @@ export class VSwitch {
 
   /**
    * Connects one more, at the next port number. A guest's MAC address is known from then on.
-   * @throws RangeError where the memory or the MAC table is full
+   * @throws RangeError for a guest with the MAC address of another, and where the memory or the MAC table is full
    */
   connect(of: Nic | Guest | FramePort): void {
     const { core, poolId } = this.host;
     const index = this.ports.length;
     if (index === SwitchLayout.PORTS_MAX) {
       throw new RangeError(`switch: ${index} ports already, expected at most as many`);
+    }
+    if (of instanceof Guest) {
+      const twin = this.ports.find(
+        (port) => port.of instanceof Guest && parseMac(port.of.mac) === parseMac(of.mac),
+      );
+      if (twin)
+        throw new RangeError(`mac: ${of.mac} of ${of.name} is that of ${twin.name}, expected one of its own`);
     }
     const parent = core.u32(this.address + SwitchLayout.id);
     const { id, address } = core.place(Kind.PORT, PortLayout.SIZE, `port of ${of.name}`, parent);
