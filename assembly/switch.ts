@@ -106,7 +106,7 @@ export class Switching {
     } else {
       if (frames == n) Learning.index(sw, n);
       if (load<u32>(sw, Switch.vlanAware)) Switching.forwardTagged(sw, port, n, frames);
-      else Switching.forward(sw, port, n, frames);
+      else Switching.forward(sw, port, frames);
     }
     return frames;
   }
@@ -116,7 +116,7 @@ export class Switching {
   }
 
   /** Second pass: a list of frames for each destination, in order; then one delivery each. */
-  static forward(sw: usize, port: usize, n: u32, frames: u32): void {
+  static forward(sw: usize, port: usize, frames: u32): void {
     const lists = sw + Switch.lists;
     let touched: u32 = 0;
     let flood = false;
@@ -164,7 +164,7 @@ export class Switching {
         Switching.deliverGathered(sw, Switching.port(sw, to), some, port);
       }
     }
-    Switching.releaseFrames(sw, n, frames);
+    Switching.releaseFrames(sw, frames);
   }
 
   @inline static clear(lists: usize, to: u32): void {
@@ -200,15 +200,25 @@ export class Switching {
     );
   }
 
-  /** Gives back what no destination took. */
-  static releaseFrames(sw: usize, n: u32, frames: u32): void {
+  /** Gives back what no destination took, a run of one owner's at a time. */
+  static releaseFrames(sw: usize, frames: u32): void {
+    let p = sw + Switch.packets;
+    let begin = p;
+    let run: u32 = 0; // whose they are; 0 for what was taken
     for (let f: u32 = 0; f < frames; f++) {
       const to = <u32>load<u16>(sw + Switch.destination + f * 2);
-      const first = <u32>load<u16>(sw + Switch.first + f * 2);
-      const segments = <u32>load<u16>(sw + Switch.first + f * 2 + 2) - first;
       const takes: u32 = to < <u32>Destination.FLOOD ? load<u32>(Switching.port(sw, to), Port.takes) : 0;
-      Switching.release(sw, sw + Switch.packets + first * Packet.SIZE, segments, takes);
+      const end = sw + Switch.packets + <u32>load<u16>(sw + Switch.first + f * 2 + 2) * Packet.SIZE;
+      for (; p != end; p += Packet.SIZE) {
+        const owner = <u32>load<u16>(p, Packet.owner);
+        const left: u32 = owner == takes ? 0 : owner;
+        if (left == run) continue;
+        if (run) Switching.giveBack(sw, run, begin, <u32>(p - begin) / Packet.SIZE);
+        run = left;
+        begin = p;
+      }
     }
+    if (run) Switching.giveBack(sw, run, begin, <u32>(p - begin) / Packet.SIZE);
   }
 
   /**
