@@ -121,3 +121,45 @@ describe("a port that takes nothing", () => {
     expect(frames.astray(host)).toBe(0);
   });
 });
+
+describe("a callback", () => {
+  const counted = async (use: (port: FramePort, other: FramePort) => void) => {
+    const host = await Host.create();
+    const [port, other] = [host.port(), host.port()];
+    host.vswitch({ connect: [port, other] });
+    other.push([plain(), plain()]);
+    host.drain();
+    use(port, other);
+    port.take(() => {});
+    host.drain();
+    other.take(() => {});
+    return host.stats().pool.outstanding;
+  };
+  const mine = () => {
+    throw new Error("mine");
+  };
+
+  test("that throws in pushWith: nothing is pushed, and no buffer is lost", async () => {
+    expect(await counted((port) => expect(() => port.pushWith([60, 60], mine)).toThrow("mine"))).toBe(0);
+  });
+
+  test("that throws in take: its frames are gone, and no buffer is lost", async () => {
+    expect(await counted((port) => expect(() => port.take(mine)).toThrow("mine"))).toBe(0);
+  });
+
+  test("that takes or pushes at the same port again is refused, and no buffer is freed twice", async () => {
+    const within = /from within/;
+    const used = counted((port) => {
+      port.take(() => expect(() => port.take(() => {})).toThrow(within), 1);
+      port.pushWith([60], () => expect(() => port.push([plain()])).toThrow(within));
+    });
+    expect(await used).toBe(0);
+  });
+});
+
+test("push takes as many as ring and pool have room for", async () => {
+  const host = await Host.create();
+  const port = host.port();
+  host.vswitch({ connect: [port] });
+  expect(port.push(Array.from({ length: 600 }, () => plain()))).toBe(FramePort.SLOTS);
+});

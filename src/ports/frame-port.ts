@@ -11,6 +11,8 @@ export class FramePort {
   readonly fromHost: number;
   /** Where descriptors stand while frames are pushed, and while they are taken: a sink may push. */
   readonly #list: number;
+  #pushing = false;
+  #taking = false;
   readonly #taken: number;
   /** Frames that each ring holds. */
   static readonly SLOTS = 512;
@@ -39,7 +41,10 @@ export class FramePort {
     );
   }
 
-  /** The same without a copy: `write` fills the host buffer of frame `i`, which is `lengths[i]` bytes long. */
+  /**
+   * The same without a copy: `write` fills the host buffer of frame `i`, which is `lengths[i]` bytes long. If it throws,
+   * no frame is taken.
+   */
   pushWith(lengths: readonly number[], write: (view: Uint8Array, i: number) => void): number {
     const { core, pool } = this.host;
     for (const length of lengths) {
@@ -47,14 +52,26 @@ export class FramePort {
         throw new RangeError(`frame of ${length} bytes, expected ${FRAME_MIN} to ${BUFFER_ROOM}`);
       }
     }
-    const room = FramePort.SLOTS - this.#count(this.toHost);
-    const n = core.exports.takeBuffers(pool, 0, this.#list, Math.min(lengths.length, room));
-    for (let i = 0; i < n; i++) {
-      const p = this.#list + i * Packet.SIZE;
-      const length = lengths[i] as number;
-      const addr = core.u32(p + Packet.addr);
-      write(core.bytes.subarray(addr, addr + length), i);
-      core.setU16(p + Packet.len, length);
+    if (this.#pushing) throw new Error(`${this.name}: push from within the write of another`);
+    const wanted = Math.min(lengths.length, FramePort.SLOTS - this.#count(this.toHost));
+    let n = 0;
+    for (let got = 1; got > 0 && n < wanted; n += got) {
+      got = core.exports.takeBuffers(pool, 0, this.#list + n * Packet.SIZE, wanted - n);
+    }
+    this.#pushing = true;
+    try {
+      for (let i = 0; i < n; i++) {
+        const p = this.#list + i * Packet.SIZE;
+        const length = lengths[i] as number;
+        const addr = core.u32(p + Packet.addr);
+        write(core.bytes.subarray(addr, addr + length), i);
+        core.setU16(p + Packet.len, length);
+      }
+    } catch (error) {
+      core.exports.giveBuffers(pool, 0, this.#list, n);
+      throw error;
+    } finally {
+      this.#pushing = false;
     }
     return core.exports.enqueue(this.toHost, this.#list, n);
   }
@@ -67,6 +84,7 @@ export class FramePort {
    */
   take(sink: (frames: Uint8Array[]) => void, max = 256): number {
     const { core, pool } = this.host;
+    if (this.#taking) throw new Error(`${this.name}: take from within the sink of another`);
     // What is there now ends with a frame. Never more descriptors than frames are wanted: the last one's end is seen.
     const there = this.#count(this.fromHost);
     let n = 0;
@@ -79,8 +97,13 @@ export class FramePort {
       n += got;
     }
     const frames = framesAt(core, n, (i) => this.#taken + i * Packet.SIZE);
-    if (frames.length > 0) sink(frames);
-    core.exports.giveBuffers(pool, 0, this.#taken, n);
+    this.#taking = true;
+    try {
+      if (frames.length > 0) sink(frames);
+    } finally {
+      this.#taking = false;
+      core.exports.giveBuffers(pool, 0, this.#taken, n);
+    }
     return frames.length;
   }
 
