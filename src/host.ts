@@ -9,9 +9,9 @@
  *     host.poll();
  *     nic.transmit((frames) => ...);
  */
-import { BUFFER_ROOM, Directory, Kind } from "../assembly/layout.ts";
+import { BUFFER_ROOM, Directory } from "../assembly/layout.ts";
 import { Core } from "./core/core.ts";
-import { addPoller, createLcore } from "./core/lcore.ts";
+import { createLcore } from "./core/lcore.ts";
 import { createPool } from "./core/pool.ts";
 import { integer } from "./options.ts";
 import { FramePort } from "./ports/frame-port.ts";
@@ -86,13 +86,6 @@ export class Host implements Counted {
   vswitch(options: VSwitchOptions): VSwitch {
     const sw = new VSwitch(this, options);
     this.switches.push(sw);
-    addPoller(this.core, this.lcore, Kind.SWITCH, sw.address);
-    const nic = options.connect.find((one) => one instanceof Nic) as Nic | undefined;
-    for (const one of options.connect) {
-      if (!(one instanceof Guest)) continue;
-      addPoller(this.core, this.lcore, Kind.GUEST, one.address);
-      if (one.mapping && nic) sw.map(nic, one);
-    }
     return sw;
   }
 

@@ -217,7 +217,7 @@ describe("queues", () => {
     const nic = host.nic({ ring: 16, queues: 2 });
     const [mapped, late] = guests(host, 2) as [Guest, Guest];
     const sw = host.vswitch({ connect: [nic, mapped] });
-    sw.connect(late);
+    expect(() => sw.connect(late)).toThrow(/2 receive queues already/);
     for (let i = 0; i < 2; i++) {
       expect(() => sw.map(nic, late)).toThrow(/2 receive queues already/);
       nic.receive([plain(60, mapped.mac)]);

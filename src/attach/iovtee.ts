@@ -68,7 +68,12 @@ export function map(nic: Nic, guest: Mapped, port: number, deliver: () => void):
   deliver(); // what came another way until now must not be overtaken (R6)
   core.setU32(queue + RxQueue.enabled, 1);
   core.exports.refillMapping(guest.mapping, 0);
-  nic.steer(guest.mac, 0, core.u32(queue + RxQueue.index), port);
+  try {
+    nic.steer(guest.mac, 0, core.u32(queue + RxQueue.index), port);
+  } catch (error) {
+    takeBack(nic, guest, queue);
+    throw error;
+  }
 }
 
 /**
@@ -80,8 +85,14 @@ export function unmap(nic: Nic, guest: Mapped, deliver: () => void): void {
   const { core } = nic.host;
   const queue = core.u32(guest.mapping + Mapping.queue);
   nic.unsteer(guest.mac);
+  takeBack(nic, guest, queue, deliver);
+}
+
+/** Stops receive queue `queue`, hands on what it received, and takes the guest's buffers back from the card. */
+function takeBack(nic: Nic, guest: Mapped, queue: number, deliver?: () => void): void {
+  const { core } = nic.host;
   core.setU32(queue + RxQueue.enabled, 0);
   core.exports.flushNic(nic.address); // the card ends its DMA and answers
-  deliver();
+  deliver?.();
   core.exports.reclaimMapping(guest.mapping, 0);
 }

@@ -7,4 +7,6 @@ export interface HostMemory {
   /** The pool of the host's buffers: its directory id and its address. */
   readonly poolId: number;
   readonly pool: number;
+  /** Address of the lcore that polls switches and guests. */
+  readonly lcore: number;
 }

@@ -2,6 +2,7 @@
 import {
   BUFFER_ROOM,
   Feature,
+  FRAME_MIN,
   GuestFunction,
   Guest as GuestLayout,
   HEADROOM,
@@ -20,7 +21,7 @@ import type { HostMemory } from "../core/host-memory.ts";
 import { writePacket } from "../core/packet.ts";
 import { createVirtqueue, driverBytes, initDriver, initTake, queueAreas } from "../core/virtqueue.ts";
 import { localMac, parseMac } from "../mac.ts";
-import { powerOfTwo } from "../options.ts";
+import { integer, powerOfTwo } from "../options.ts";
 import type { FirewallRule } from "../rules.ts";
 
 export type Attach = "vhost" | "iovtee";
@@ -93,7 +94,8 @@ export class Guest {
         'inOrder: not with attach "iovtee", which uses buffers in the order in which frames come',
       );
     }
-    const bufferSize = options.bufferSize ?? HEADROOM + BUFFER_ROOM;
+    const least = NetHeader.SIZE + FRAME_MIN;
+    const bufferSize = integer("bufferSize", options.bufferSize ?? HEADROOM + BUFFER_ROOM, least, 65535);
     const wanted = this.ring * (64 + (options.indirect ? 128 : 0) + 2 * bufferSize) + 64 * bufferSize;
     this.regionSize = Math.ceil((options.memory ?? wanted) / PAGE) * PAGE;
     const region = core.place(Kind.REGION, this.regionSize, name, 0, PAGE);

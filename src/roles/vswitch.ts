@@ -13,6 +13,7 @@ import {
 } from "../../assembly/layout.ts";
 import { map, unmap } from "../attach/iovtee.ts";
 import type { HostMemory } from "../core/host-memory.ts";
+import { addPoller } from "../core/lcore.ts";
 import { createMacTable, entriesFor } from "../core/mac-table.ts";
 import { parseMac } from "../mac.ts";
 import { powerOfTwo } from "../options.ts";
@@ -72,14 +73,15 @@ export class VSwitch {
       address + SwitchLayout.lists + 4 * SwitchLayout.PORTS_MAX,
     );
     if (options.vlanAware) core.setU32(this.address + SwitchLayout.vlanAware, 1);
+    addPoller(core, host.lcore, Kind.SWITCH, address);
     for (const one of options.connect) this.connect(one);
-    for (const { of } of this.ports)
-      if (of instanceof Guest) core.setU32(of.address + GuestLayout.burst, burst);
   }
 
   /**
-   * Connects one more, at the next port number. A guest's MAC address is known from then on.
-   * @throws RangeError for a guest with the MAC address of another, and where the memory or the MAC table is full
+   * Connects one more, at the next port number. A guest's MAC address is known from then on; one that is attached by
+   * "iovtee" is mapped to the first NIC that is connected, before it or after.
+   * @throws RangeError for a guest with the MAC address of another, and where the memory or the MAC table is full; also
+   *   where the card has no queue or filter left: then the guest is connected, and its frames are copied
    */
   connect(of: Nic | Guest | FramePort): void {
     const { core, poolId } = this.host;
@@ -112,6 +114,15 @@ export class VSwitch {
     this.ports.push({ name: of.name, address, of });
     if (of instanceof Guest && !this.#setMac(of, 0, index)) {
       throw new RangeError(`macs: no place for ${of.mac} of ${of.name}, expected a larger table`);
+    }
+    if (of instanceof Guest) {
+      core.setU32(of.address + GuestLayout.burst, core.u32(this.address + SwitchLayout.burst));
+      addPoller(core, this.host.lcore, Kind.GUEST, of.address);
+    }
+    const [nic, ...others] = this.ports.map((port) => port.of).filter((one) => one instanceof Nic) as Nic[];
+    if (!nic || (of instanceof Nic && others.length > 0)) return;
+    for (const guest of of instanceof Nic ? this.ports.map((port) => port.of) : [of]) {
+      if (guest instanceof Guest && guest.mapping) this.map(nic, guest);
     }
   }
 
