@@ -27,7 +27,7 @@ import { SplitDriver } from "./virtqueue/split-driver";
 const SHORTEST: u32 = NetHeader.SIZE + FRAME_MIN;
 
 export class Guests {
-  /** One turn: reclaim, receive, run the function, send, post empty buffers. Returns the buffers received. */
+  /** One turn: reclaim, receive, run the function, send, post empty buffers. Returns the frames received. */
   static poll(g: usize): u32 {
     return load<u32>(load<u32>(g, Guest.rx), Driver.features) & Feature.PACKED
       ? Guests.turn<PackedDriver>(g)
@@ -39,6 +39,7 @@ export class Guests {
     const rx: usize = load<u32>(g, Guest.rx);
     const tx: usize = load<u32>(g, Guest.tx);
     const list = g + Guest.scratch;
+    const before = load<u32>(g, Guest.received);
     Guests.give(g, list, driver.used(tx, list, BURST_DESCRIPTORS));
     let n = driver.used(rx, list, load<u32>(g, Guest.burst));
     if (n) {
@@ -50,11 +51,13 @@ export class Guests {
       }
       const send = swapped < n ? Guests.process(g, list, swapped, n) : n;
       const posted = driver.post(tx, list, send, false);
+      const frames = swapped < n ? Desc.frames(list, posted) : posted;
       if (posted < send) {
-        Count.add(g + Guest.droppedTxFull, send - posted);
-        Guests.give(g, list + posted * Packet.SIZE, send - posted);
+        const left = list + posted * Packet.SIZE;
+        Count.add(g + Guest.droppedTxFull, Desc.frames(left, send - posted));
+        Guests.give(g, left, send - posted);
       }
-      Count.add(g + Guest.transmitted, posted);
+      Count.add(g + Guest.transmitted, frames);
       driver.publish(tx);
     }
     // All free buffers go to the device, the warmest last: it is the last that it will fill.
@@ -65,7 +68,7 @@ export class Guests {
       store<u32>(g, free - driver.post(rx, from, want, true), Guest.freeCount);
       driver.publish(rx);
     }
-    return n;
+    return load<u32>(g, Guest.received) - before;
   }
 
   /**
@@ -119,13 +122,13 @@ export class Guests {
       const addr: usize = Desc.addr(d);
       const len = Desc.len(d);
       const buffers = max<u32>(load<u16>(addr, NetHeader.numBuffers), 1);
-      received++;
       if (i + buffers > n || len > room || len < SHORTEST) {
         Count.add(g + Guest.droppedMalformed, 1);
         Guests.give(g, p, min(buffers, n - i));
         i += buffers;
         continue;
       }
+      received++;
       const frame = addr + NetHeader.SIZE;
       const sent = Functions.run(g, which, frame, len - NetHeader.SIZE, buffers == 1);
       if (!sent) {

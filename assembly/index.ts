@@ -83,12 +83,9 @@ export function receive(nic: usize, list: usize, n: u32): u32 {
   Card.flush(nic);
   return taken;
 }
-/** Descriptors that the NIC is to send, the first of them at `txDescriptor(nic, 0)`. */
+/** Descriptors that the NIC is to send, from `TxQueue.head` on. */
 export function toTransmit(nic: usize): u32 {
   return Card.toTransmit(nic);
-}
-export function txDescriptor(nic: usize, i: u32): usize {
-  return Card.txDescriptor(nic, i);
 }
 export function transmitted(nic: usize, n: u32): void {
   Card.transmitted(nic, n);
@@ -99,9 +96,6 @@ export function refillRxQueue(queue: usize, lcore: u32): void {
 }
 export function flushNic(nic: usize): void {
   Card.flush(nic);
-}
-export function cleanTx(queue: usize, lcore: u32): void {
-  Pmd.txCleanAll(queue, lcore);
 }
 export function enqueue(ring: usize, from: usize, n: u32): u32 {
   return Rings.enqueueBurst(ring, from, n);

@@ -67,6 +67,7 @@ export class Mappings {
     let tail = load<u32>(m, Mapping.tail);
     let room = mask + 1 - (tail - load<u32>(m, Mapping.head));
     let blocked = false;
+    let patience = mask + 1; // as Vhost.rx
     while (room && !load<u32>(vq, Virtqueue.broken)) {
       const run = min(room, mask + 1 - (tail & mask));
       const to = Mappings.slot(m, tail);
@@ -78,7 +79,10 @@ export class Mappings {
       const one = Mappings.spare(m);
       const segments = device.takeChain(vq, one, true);
       if (!segments) break;
-      if (segments < 0) continue;
+      if (segments < 0) {
+        if (!--patience) break;
+        continue;
+      }
       if (segments == 1 && load<u16>(one, Packet.len) >= <u16>load<u32>(vq, Virtqueue.least)) {
         store<u16>(one, load<u16>(m, Mapping.id), Packet.owner);
         v128.store(Mappings.slot(m, tail++), v128.load(one));
@@ -89,10 +93,11 @@ export class Mappings {
       blocked = true;
       break;
     }
-    if (blocked && (!load<u32>(m, Mapping.blocked) || tail != load<u32>(m, Mapping.tail))) {
+    if (tail != load<u32>(m, Mapping.tail)) store<u32>(m, 0, Mapping.blocked);
+    if (blocked && !load<u32>(m, Mapping.blocked)) {
       Count.add(m + Mapping.unmappable, 1);
+      store<u32>(m, 1, Mapping.blocked);
     }
-    store<u32>(m, blocked ? 1 : 0, Mapping.blocked);
     store<u32>(m, tail, Mapping.tail);
     return blocked;
   }

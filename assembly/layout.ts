@@ -118,8 +118,6 @@ export const FRAME_MAX = 9022;
 export const FRAME_ROOM = 9088;
 /** Shortest: an Ethernet header. */
 export const FRAME_MIN = 14;
-/** Most segments that one frame can have: as many as the longest virtqueue has descriptors. */
-export const SEGMENTS_MAX = 1024;
 /** Most frames in one burst. */
 export const BURST_MAX = 256;
 
@@ -201,7 +199,6 @@ export enum Nic {
   tx = 16,
   /** MAC table of the receive filters: the value is queue | mark << 16. */
   filters = 20,
-  generator = 24,
   /** Queues 0 .. rssQueues-1 share what no filter names, by the RSS hash. */
   rssQueues = 28,
   rssKey = 32,
@@ -264,8 +261,6 @@ export enum TxQueue {
   mask = 8,
   nic = 12,
   head = 64,
-  first = 68,
-  pending = 72,
   next = 128,
   clean = 132,
   tail = 192,
@@ -310,7 +305,6 @@ export enum Generator {
   corrupt = 112,
   SIZE = 128,
   WINDOW = 65536,
-  SIZES_MAX = 16,
 }
 
 /** Offsets in a generated frame. */
@@ -436,8 +430,6 @@ export enum Virtqueue {
   /** Buffers taken from the driver and not given back yet. */
   taken = 96,
   /** u64 counters. */
-  packets = 128,
-  bytes = 136,
   notifications = 144,
   refused = 152,
   /** u64 counters by Refusal. */
@@ -551,7 +543,6 @@ export enum Guest {
   /** MAC address that every sent frame goes to, or 0: the next guest of a chain. */
   nextHop = 72,
   ipv4 = 80,
-  ipv6 = 88,
   /** Packet: buffer 0 as it is when it's free: empty, with room for the net header in front of the frame. */
   blank = 112,
   /** u64 counters. */
@@ -661,7 +652,6 @@ export enum Port {
   mapping = 20,
   /** Owner whose buffers are taken as they are; others are copied. TAKES_NOTHING where there is none. */
   takes = 24,
-  pool = 28,
   learning = 32,
   up = 36,
   /** 1: marks of frames from here are the NIC filter's and are believed. */
@@ -718,7 +708,6 @@ export enum Drop {
  */
 export enum Switch {
   id = 0,
-  lookup = 4,
   macs = 8,
   ports = 12,
   /** u32 addresses of the ports. */
@@ -734,13 +723,13 @@ export enum Switch {
   alike = 44,
   /** Scratch: the burst, its headers (first 16 bytes of each frame), and where each frame begins and goes. */
   packets = 64,
-  headers = 24640, // packets + (SEGMENTS_MAX + 2 * BURST_MAX) * 16
+  headers = 24640, // packets + (QUEUE_MAX + 2 * BURST_MAX) * 16
   first = 28736, // headers + BURST_MAX * 16
   destination = 29252, // first + (BURST_MAX + 2) * 2
   vid = 29764, // destination + BURST_MAX * 2
   next = 30276, // vid + BURST_MAX * 2
   out = 30848, // 64-byte aligned behind next
-  outHeaders = 55424, // out + (SEGMENTS_MAX + 2 * BURST_MAX) * 16
+  outHeaders = 55424, // out + (QUEUE_MAX + 2 * BURST_MAX) * 16
   touched = 59520, // outHeaders + BURST_MAX * 16
   spare = 60032, // touched + BURST_MAX * 2: buffers for a copy
   lists = 109184, // spare + 2 * 24576: u16 head and tail of each port's list
@@ -750,10 +739,6 @@ export enum Switch {
 
 /** Descriptors that one burst can have. */
 export const BURST_DESCRIPTORS = 1536;
-
-export enum Lookup {
-  LEARNING = 0,
-}
 
 /** Where a frame goes, when not to one port. */
 export enum Destination {

@@ -167,19 +167,17 @@ export class Card {
     return load<u32>(q, TxQueue.ring) + slot * Packet.SIZE;
   }
 
-  /** The first `n` queued descriptors have been sent: sets their DONE, the first one's last. */
+  /** The first `n` queued descriptors have been sent: sets their DONE, in order, so that each tells of those before it. */
   static transmitted(nic: usize, n: u32): void {
     if (!n) return;
     let frames: u64 = 0;
     let bytes: u64 = 0;
-    for (let i: u32 = n; i-- > 0; ) {
+    for (let i: u32 = 0; i < n; i++) {
       const p = Card.txDescriptor(nic, i);
       const word = load<u32>(p, Packet.len);
       bytes += word & 0xffff;
       if (!((word >> 16) & PacketFlag.MORE)) frames++;
-      const done = word | ((<u32>PacketFlag.DONE) << 16);
-      if (i) store<u32>(p, done, Packet.len);
-      else Sync.store<u32>(p + Packet.len, done);
+      Sync.store<u32>(p + Packet.len, word | ((<u32>PacketFlag.DONE) << 16));
     }
     const q: usize = load<u32>(nic, Nic.tx);
     store<u32>(q, load<u32>(q, TxQueue.head) + n, TxQueue.head);
@@ -331,16 +329,14 @@ export class Pmd {
     Sync.store<u32>(q + TxQueue.tail, next);
   }
 
-  /** Frees sent buffers, a burst at a time: its last descriptor is looked at first. */
+  /** Frees sent buffers, a burst at a time: its last descriptor tells of all. */
   static txClean(q: usize, lcore: u32): void {
     const ring: usize = load<u32>(q, TxQueue.ring);
     const mask = load<u32>(q, TxQueue.mask);
     const next = load<u32>(q, TxQueue.next);
     let clean = load<u32>(q, TxQueue.clean);
     while (next - clean >= TX_FREE) {
-      const last = ring + ((clean + TX_FREE - 1) & mask) * Packet.SIZE;
-      const first = ring + (clean & mask) * Packet.SIZE;
-      if (!Pmd.isDone(last) || !Pmd.isDone(first)) break;
+      if (!Pmd.isDone(ring + ((clean + TX_FREE - 1) & mask) * Packet.SIZE)) break;
       clean = Pmd.txFree(ring, mask, clean, TX_FREE, lcore);
     }
     store<u32>(q, clean, TxQueue.clean);

@@ -49,6 +49,21 @@ export class Desc {
     return room;
   }
 
+  /** How many of `n` segments from `p` on are `owner`'s. */
+  static owned(p: usize, n: u32, owner: u32): u32 {
+    let owned: u32 = 0;
+    for (let i: u32 = 0; i < n; i++) owned += u32(load<u16>(p + i * Packet.SIZE, Packet.owner) == owner);
+    return owned;
+  }
+
+  /** Frames that end among `n` segments from `p` on. */
+  static frames(p: usize, n: u32): u32 {
+    let frames: u32 = 0;
+    for (let i: u32 = 0; i < n; i++)
+      frames += ~load<u16>(p + i * Packet.SIZE, Packet.flags) & PacketFlag.MORE;
+    return frames;
+  }
+
   /** Bytes in `n` segments from `p` on. */
   @inline static bytes(p: usize, n: u32): u32 {
     let sum: u32 = 0;

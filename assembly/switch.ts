@@ -149,7 +149,7 @@ export class Switching {
           if (d == to || (d == Destination.FLOOD && to != from)) some = Switching.gather(sw, f, some);
           if (d == Destination.FLOOD && !to) flooded++;
         }
-        Switching.deliverGathered(sw, out, some, port);
+        Switching.deliverGathered(sw, out, some);
       }
       Count.add(port + Port.flooded, flooded);
       for (let t: u32 = 0; t < touched; t++) Switching.clear(lists, load<u16>(sw + Switch.touched + t * 2));
@@ -161,7 +161,7 @@ export class Switching {
           some = Switching.gather(sw, f, some);
         }
         Switching.clear(lists, to);
-        Switching.deliverGathered(sw, Switching.port(sw, to), some, port);
+        Switching.deliverGathered(sw, Switching.port(sw, to), some);
       }
     }
     Switching.releaseFrames(sw, frames);
@@ -186,7 +186,7 @@ export class Switching {
     return at + segments + 0x10000;
   }
 
-  static deliverGathered(sw: usize, out: usize, some: u32, from: usize): void {
+  static deliverGathered(sw: usize, out: usize, some: u32): void {
     if (!some) return;
     Switching.deliver(
       sw,
@@ -244,7 +244,7 @@ export class Switching {
         }
         const some = Switching.gather(sw, f, 0);
         if (Switching.taggedFor(out, vlan, v128.load(sw + Switch.outHeaders)))
-          Switching.deliverGathered(sw, out, some, port);
+          Switching.deliverGathered(sw, out, some);
         else Switching.deliverRetagged(sw, out, some & 0xffff, vlan);
       }
     }
@@ -280,7 +280,6 @@ export class Switching {
    * had only a priority (802.1Q, 6.9.2).
    */
   static deliverRetagged(sw: usize, out: usize, segments: u32, vlan: u32): void {
-    const _pool: usize = load<u32>(sw, Switch.pool);
     const list = sw + Switch.spare;
     const header = v128.load(sw + Switch.outHeaders);
     const n = Switching.copyToHost(sw, out, sw + Switch.out, segments, header, list);
@@ -360,27 +359,31 @@ export class Switching {
     for (let i: u32 = 0; i < n; ) {
       const p = from + i * Packet.SIZE;
       const own = load<u16>(p, Packet.owner) == takes;
-      // A run of frames that are treated alike: host buffers of any form, or single segments to be copied.
+      // A run of frames that are treated alike: in host buffers, however many, or single segments to be copied.
       let run: u32 = 0;
       let frames: u32 = 0;
       if (alike && (own || alike <= room)) run = n;
       else
         while (i + run < n) {
-          const word = load<u32>(p + run * Packet.SIZE, Packet.len);
-          const more = (word >> 16) & PacketFlag.MORE;
-          if ((load<u16>(p + run * Packet.SIZE, Packet.owner) == takes) != own) break;
-          if (!own && (more || (word & 0xffff) > room)) break;
-          frames += more ^ 1;
-          run++;
+          const q = p + run * Packet.SIZE;
+          const segments = Desc.segments(q, n - i - run);
+          if (Desc.owned(q, segments, takes) != (own ? segments : 0)) break;
+          if (!own && (segments > 1 || load<u16>(q, Packet.len) > <u16>room)) break;
+          frames++;
+          run += segments;
         }
-      if (own) Switching.enqueue(sw, out, kind, lcore, p, run);
-      else if (run) Switching.sendCopies(sw, out, kind, p, run, headers, spare);
-      else {
+      if (!run) {
         frames = 1;
         run = Desc.segments(p, n - i);
         const got = Switching.copyToHost(sw, out, p, run, v128.load(headers), spare);
         if (got) Switching.enqueue(sw, out, kind, lcore, spare, got);
-      }
+        // Of a frame in buffers of two owners, those that this port takes weren't taken.
+        for (let k: u32 = 0; k < run; k++) {
+          const q = p + k * Packet.SIZE;
+          if (load<u16>(q, Packet.owner) == takes) Switching.giveBack(sw, takes, q, 1);
+        }
+      } else if (own) Switching.enqueue(sw, out, kind, lcore, p, run);
+      else Switching.sendCopies(sw, out, kind, p, run, headers, spare);
       headers += frames * 16;
       i += run;
     }

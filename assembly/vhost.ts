@@ -25,6 +25,7 @@ import {
   Virtqueue,
 } from "./layout";
 import { Desc } from "./packet";
+import { AnyDevice } from "./virtqueue/any-device";
 import { Device } from "./virtqueue/device";
 import { SplitDevice } from "./virtqueue/split-device";
 
@@ -34,6 +35,7 @@ export class Vhost {
     const device = changetype<D>(0);
     const vq: usize = load<u32>(port, Port.from);
     if (!load<u32>(vq, Virtqueue.ready)) return 0;
+    let patience = load<u32>(vq, Virtqueue.size);
     let n: u32 = 0;
     let frames: u32 = 0;
     while (frames < max && !load<u32>(vq, Virtqueue.broken)) {
@@ -47,7 +49,11 @@ export class Vhost {
       const chain = to + n * Packet.SIZE;
       const segments = device.takeChain(vq, chain, false);
       if (segments == 0) break;
-      if (segments < 0) continue;
+      if (segments < 0) {
+        // A guest that posts bad buffers as fast as they are refused gets no more than its ring's worth of time.
+        if (!--patience) break;
+        continue;
+      }
       n += Vhost.stripHeader(vq, chain, segments);
       frames++;
     }
@@ -134,12 +140,12 @@ export class Vhost {
         continue;
       }
       const segments = Desc.segments(p, n - i);
-      const own = Vhost.countOwned(p, segments, takes);
+      const own = Desc.owned(p, segments, takes);
       if (own < segments) {
-        Vhost.copyOne<D>(port, vq, p, segments, header, spare);
+        Vhost.copyOne(port, vq, p, segments, header, spare);
         if (own) Vhost.giveBackMapped(port, p, segments); // begun in the guest's buffers and ended in the host's
       } else if (load<u32>(vq, Virtqueue.features) & Feature.MRG_RXBUF)
-        Vhost.handOverMany<D>(port, vq, p, segments, spare);
+        Vhost.handOverMany(port, vq, p, segments, spare);
       else {
         Count.add(port + Port.drops + Drop.TOO_LARGE * 8, 1);
         Vhost.giveBackMapped(port, p, segments);
@@ -149,18 +155,15 @@ export class Vhost {
     }
   }
 
-  static countOwned(p: usize, n: u32, owner: u32): u32 {
-    let owned: u32 = 0;
-    for (let i: u32 = 0; i < n; i++) owned += u32(load<u16>(p + i * Packet.SIZE, Packet.owner) == owner);
-    return owned;
-  }
-
   /** Those of `n` segments that are the guest's own go back to its PRing. */
   static giveBackMapped(port: usize, from: usize, n: u32): void {
     const takes = load<u32>(port, Port.takes);
     for (let i: u32 = 0; i < n; i++) {
       const p = from + i * Packet.SIZE;
-      if (load<u16>(p, Packet.owner) == takes) Mappings.giveBack(load<u32>(port, Port.mapping), p, 1);
+      let run: u32 = 0;
+      while (i + run < n && load<u16>(p + run * Packet.SIZE, Packet.owner) == takes) run++;
+      if (run) Mappings.giveBack(load<u32>(port, Port.mapping), p, run);
+      i += run;
     }
   }
 
@@ -173,20 +176,14 @@ export class Vhost {
   }
 
   /** The same for a frame over several mapped buffers (R10). */
-  static handOverMany<D extends SplitDevice>(
-    port: usize,
-    vq: usize,
-    from: usize,
-    segments: u32,
-    spare: usize,
-  ): void {
+  static handOverMany(port: usize, vq: usize, from: usize, segments: u32, spare: usize): void {
     Device.netHeader(load<u32>(from, Packet.addr) - NetHeader.SIZE, segments);
     for (let i: u32 = 0; i < segments; i++) {
       const d = v128.load(from + i * Packet.SIZE);
       const len = Desc.len(d) + (i ? 0 : <u32>NetHeader.SIZE);
       v128.store(spare + i * Packet.SIZE, i16x8.replace_lane(i16x8.replace_lane(d, 2, <i16>len), 7, 1));
     }
-    changetype<D>(0).complete(vq, spare, segments, true);
+    changetype<AnyDevice>(0).complete(vq, spare, segments, true);
     Mappings.countHits(load<u32>(port, Port.mapping), 1);
     Count.add(port + Port.txPackets, 1);
     Count.add(port + Port.txBytes, Desc.bytes(from, segments));
@@ -204,7 +201,7 @@ export class Vhost {
     while (n) {
       const done = Vhost.copySingles<D>(port, vq, from, n, headers, spare);
       if (done == n) return;
-      Vhost.copyOne<D>(port, vq, from + done * Packet.SIZE, 1, headers + done * 16, spare);
+      Vhost.copyOne(port, vq, from + done * Packet.SIZE, 1, headers + done * 16, spare);
       n -= done + 1;
       from += (done + 1) * Packet.SIZE;
       headers += (done + 1) * 16;
@@ -257,15 +254,8 @@ export class Vhost {
    * One frame into whatever buffers the guest has: chains, indirect tables, several of them if they may be
    * merged (5.1.6.4.1). Nothing is used unless it fits.
    */
-  static copyOne<D extends SplitDevice>(
-    port: usize,
-    vq: usize,
-    from: usize,
-    segments: u32,
-    header: usize,
-    spare: usize,
-  ): void {
-    const device = changetype<D>(0);
+  static copyOne(port: usize, vq: usize, from: usize, segments: u32, header: usize, spare: usize): void {
+    const device = changetype<AnyDevice>(0);
     const mapping: usize = load<u32>(port, Port.mapping);
     const bytes = Desc.bytes(from, segments);
     const need = bytes + NetHeader.SIZE;
@@ -294,7 +284,7 @@ export class Vhost {
     }
     if (why >= 0) {
       Count.add(port + Port.drops + why * 8, 1);
-      Vhost.undo<D>(port, vq, spare, n, buffers, parked, why == Drop.NO_BUFFER);
+      Vhost.undo(port, vq, spare, n, buffers, parked, why == Drop.NO_BUFFER);
       return;
     }
     const at = Vhost.scatterHeader(spare, buffers);
@@ -315,16 +305,8 @@ export class Vhost {
   }
 
   /** Puts buffers back that a frame didn't fit in. Behind a refused buffer the ring can't be wound back: they are returned unused. */
-  static undo<D extends SplitDevice>(
-    port: usize,
-    vq: usize,
-    spare: usize,
-    n: u32,
-    buffers: u32,
-    parked: u32,
-    refused: bool,
-  ): void {
-    const device = changetype<D>(0);
+  static undo(port: usize, vq: usize, spare: usize, n: u32, buffers: u32, parked: u32, refused: bool): void {
+    const device = changetype<AnyDevice>(0);
     const mapping: usize = load<u32>(port, Port.mapping);
     if (parked) Mappings.untake(mapping, parked);
     let p = spare + parked * Packet.SIZE;

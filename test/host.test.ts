@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { Packet, Virtqueue } from "../assembly/layout.ts";
+import { Driver, Guest as GuestLayout, Packet, Virtqueue } from "../assembly/layout.ts";
 import { type GuestOptions, Host } from "../src/host.ts";
 import { FrameGenerator } from "../src/ports/generator.ts";
 import { astray } from "./frames.ts";
@@ -260,3 +260,70 @@ function frame(mac: string, fill = 1): Uint8Array {
   made.set([2, 0, 0, 0, 0xff, 1, 8, 0], 6);
   return made;
 }
+
+test("a guest counts frames, not buffers", async () => {
+  const r = await rig({ bufferSize: 628 });
+  r.nic.receive([Uint8Array.from({ length: 1514 }, (_, i) => frame(r.guest.mac)[i] ?? 0)]);
+  r.host.drain();
+  expect(r.host.stats().guests[0]).toMatchObject({ received: 1, transmitted: 1 });
+});
+
+test("a guest that is connected later is served, and mapped", async () => {
+  const host = await Host.create();
+  const nic = host.nic();
+  const sw = host.vswitch({ connect: [nic] });
+  const guest = host.guest({ attach: "iovtee" });
+  sw.connect(guest);
+  nic.receive([frame(guest.mac)]);
+  host.drain();
+  expect(nic.transmit()).toBe(1);
+  expect(host.stats().mappings[0]?.hits).toBe(1);
+});
+
+test("guests are mapped to a card that is connected after them", async () => {
+  const host = await Host.create();
+  const guest = host.guest({ attach: "iovtee" });
+  const sw = host.vswitch({ connect: [guest] });
+  const nic = host.nic();
+  sw.connect(nic);
+  nic.receive([frame(guest.mac)]);
+  host.drain();
+  expect(host.stats().mappings[0]?.hits).toBe(1);
+});
+
+test.each([25, 65536, 70000, 1.5])("a bufferSize of %d is refused", async (bufferSize) => {
+  const host = await Host.create();
+  expect(() => host.guest({ bufferSize })).toThrow(`bufferSize: ${bufferSize}, expected 26 to 65535`);
+});
+
+test.each(["vhost", "iovtee"] as const)(
+  "drain ends where a guest posts bad buffers only, over %s",
+  async (attach) => {
+    const host = await Host.create();
+    const nic = host.nic();
+    const guest = host.guest({ attach, ring: 16, onEmpty: "wait" });
+    // What it posts from now on is 16 MiB beyond its memory.
+    const driver = host.core.u32(guest.address + GuestLayout.rx);
+    host.core.setU32(driver + Driver.base, guest.region - 2 ** 24);
+    host.vswitch({ connect: [nic, guest] });
+    for (let i = 0; i < 100; i++) {
+      nic.receive([frame(guest.mac)]);
+      expect(host.drain()).toBeLessThan(100);
+    }
+    expect(host.stats().guests[0]?.received).toBeLessThan(100);
+    expect(host.stats().ports[1]?.drops["refused.outOfRegion"]).toBeGreaterThan(0);
+  },
+);
+
+test("2.7.9: a bad buffer behind others that are in use breaks an in-order queue, for it can't be given back", async () => {
+  const host = await Host.create();
+  const nic = host.nic();
+  const guest = host.guest({ ring: 16, attach: "vhost", inOrder: true, bufferSize: 628, run: "sink" });
+  const view = new DataView(host.core.memory.buffer, guest.region, guest.regionSize);
+  view.setUint16(16 * view.getUint16(16 * 16 + 4 + 2, true) + 12, 0, true); // the second that it posted
+  host.vswitch({ connect: [nic, guest] });
+  nic.receive([Uint8Array.from({ length: 800 }, (_, i) => frame(guest.mac)[i] ?? 0)]);
+  host.drain();
+  expect(host.core.u32(guest.rxVirtqueue + Virtqueue.broken)).toBeGreaterThan(0);
+  expect(host.core.u16(host.core.u32(guest.rxVirtqueue + Virtqueue.device) + 2)).toBe(0); // nothing used
+});

@@ -8,8 +8,10 @@ import {
   Guest as GuestLayout,
   HEADROOM,
   Kind,
+  MacTable,
   Mapping,
   NetHeader,
+  Nic as NicLayout,
   Packet,
   Virtqueue,
 } from "../assembly/layout.ts";
@@ -580,6 +582,79 @@ describe("buffers of two owners", () => {
       expect(stats.ports[1]!.drops["refused.availJump"]).toBeUndefined();
     },
   );
+
+  test.each(FORMATS)(
+    "R5, R10: such a frame for another port arrives there as it came, %s",
+    async (_, options) => {
+      const host = await Host.create();
+      const nic = host.nic({ ring: 64 });
+      const guest = host.guest({ ...options, ring: 32, bufferSize: 628, onEmpty: "host", run: "sink" });
+      const port = host.port();
+      const sw = host.vswitch({ connect: [nic, guest, port] });
+      const r = { host, core: host.core, nic, guest, guests: [guest], sw };
+      nic.steer(ASTRAY, 0, 1, sw.indexOf(port));
+      const random = randomOf(1);
+      let number = 0;
+      let got = 0;
+      for (let i = 0; i < 300; i++) {
+        const some = Array.from({ length: 1 + Math.floor(random() * 6) }, () =>
+          frame(random() < 0.5 ? guest.mac : ASTRAY, number++, 60 + Math.floor(random() * 3000)),
+        );
+        nic.receive(some);
+        host.core.exports.pollSwitch(sw.address);
+        if (random() < 0.3) host.core.exports.pollGuest(guest.address);
+        port.take((frames) => {
+          for (const one of frames) {
+            got++;
+            expect(Buffer.compare(one, frame(ASTRAY, numberOf(one), one.length))).toBe(0);
+          }
+        });
+        expect(misplacedInPool(r)).toEqual([]);
+      }
+      expect(got).toBeGreaterThan(100);
+    },
+  );
+
+  test("R5: a missed frame of several buffers is one miss", async () => {
+    const r = await rig({ bufferSize: 628, mergeable: false, onEmpty: "wait" });
+    r.nic.receive([frame(r.guest.mac, 8, 1514)]);
+    r.host.drain();
+    expect(r.host.stats().ports[1]!.drops).toEqual({ tooLarge: 1 });
+    expect(r.host.stats().mappings[0]!.misses).toBe(1);
+  });
+
+  test.each(FORMATS)("R8: a buffer that can't be mapped is counted once, %s", async (_, options) => {
+    const host = await Host.create({ buffers: 64 });
+    const nic = host.nic({ ring: 64 });
+    const guest = host.guest({ ...options, ring: 16, onEmpty: "wait", run: "sink" });
+    const view = new DataView(host.core.memory.buffer, guest.region, guest.regionSize);
+    const third = options.packed ? 2 : view.getUint16(16 * 16 + 4 + 2 * 2, true);
+    view.setUint32(16 * third + 8, 20, true); // too short
+    host.vswitch({ connect: [nic, guest] });
+    for (let i = 0; i < 10; i++) host.core.exports.refillMapping(guest.mapping, 0);
+    expect(host.stats().mappings[0]!.unmappable).toBe(1);
+  });
+
+  test("R1: a mapping that finds no place in the card's filters changes nothing", async () => {
+    const host = await Host.create();
+    const nic = host.nic({ ring: 64 });
+    const guest = host.guest({});
+    const sw = host.vswitch({ connect: [guest] });
+    const filters = host.core.u32(nic.address + NicLayout.filters);
+    // Whoever has one bucket has all.
+    host.core.setU32(filters + MacTable.buckets, 1);
+    const taken = ["02:11:00:00:00:01", "02:11:00:00:00:02", "02:11:00:00:00:03", "02:11:00:00:00:04"];
+    for (const mac of taken) nic.steer(mac, 0, 0, -1);
+    expect(() => sw.connect(nic)).toThrow(/no place left/);
+    const r = { host, core: host.core, nic, guest, guests: [guest], sw };
+    expect(inCard(r, nic.rxQueue(1))).toEqual([]);
+    expect([...misplaced(r, guest), ...misplacedInPool(r)]).toEqual([]);
+    nic.unsteer(taken[0]!);
+    sw.map(nic, guest);
+    nic.receive([frame(guest.mac)]);
+    host.drain();
+    expect(host.stats().mappings[0]!.hits).toBe(1);
+  });
 
   test.each<[string, (region: DataView, id: number) => void]>([
     ["outside its region", (region, id) => region.setUint32(16 * id + 4, 1, true)],

@@ -49,7 +49,7 @@ export class Device {
     store<u32>(vq, base + <u32>device, Virtqueue.device);
     store<u32>(vq, size, Virtqueue.size);
     store<u32>(vq, features, Virtqueue.features);
-    memory.fill(vq + Virtqueue.avail, 0, Virtqueue.packets - Virtqueue.avail);
+    memory.fill(vq + Virtqueue.avail, 0, Virtqueue.notifications - Virtqueue.avail);
     store<u32>(vq, 1, Virtqueue.availWrap); // 2.8.1: both wrap counters begin with 1
     store<u32>(vq, 1, Virtqueue.usedWrap);
     store<u32>(vq, 0, Virtqueue.broken);
@@ -91,6 +91,21 @@ export class Device {
     Count.add(vq + Virtqueue.refused, 1);
     Count.add(vq + Virtqueue.refusals + why * 8, 1);
     if (why >= <u32>Refusal.LOOP) store<u32>(vq, why, Virtqueue.broken);
+  }
+
+  /**
+   * Refuses the buffer that was taken last, of `descriptors` ring descriptors. In order (2.7.9, 2.8.11) it can't be
+   * given back before those taken before it: if there are any, the queue is broken. True if it is to be given back.
+   */
+  static refuseLast(vq: usize, why: u32, descriptors: u32): bool {
+    Device.refuse(vq, why);
+    if (
+      load<u32>(vq, Virtqueue.features) & Feature.IN_ORDER &&
+      load<u32>(vq, Virtqueue.taken) > descriptors
+    ) {
+      store<u32>(vq, why, Virtqueue.broken);
+    }
+    return !load<u32>(vq, Virtqueue.broken);
   }
 
   /**

@@ -122,10 +122,11 @@ export class PackedDevice {
       Device.finish(to, n, id, descriptors);
       return n;
     }
-    Device.refuse(vq, refusal);
-    v128.store(to, Desc.make(0, 0, 0, 0, id, 0, descriptors));
-    this.complete(vq, to, 1, false);
-    this.publish(vq);
+    if (Device.refuseLast(vq, refusal, descriptors)) {
+      v128.store(to, Desc.make(0, 0, 0, 0, id, 0, descriptors));
+      this.complete(vq, to, 1, false);
+      this.publish(vq);
+    }
     return -(<i32>refusal);
   }
 

@@ -111,8 +111,7 @@ export class SplitDevice {
       Device.finish(to, n, head, 1);
       return n;
     }
-    Device.refuse(vq, -n);
-    if (!load<u32>(vq, Virtqueue.broken)) {
+    if (Device.refuseLast(vq, -n, 1)) {
       v128.store(to, Desc.make(0, 0, 0, 0, head, 0, 1));
       this.complete(vq, to, 1, false);
       this.publish(vq);
