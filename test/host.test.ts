@@ -280,6 +280,19 @@ test("a guest that is connected later is served, and mapped", async () => {
   expect(host.stats().mappings[0]?.hits).toBe(1);
 });
 
+test("a switch that couldn't be made moves no frames, and leaves its guests to another", async () => {
+  const host = await Host.create();
+  const nic = host.nic({ queues: 2 });
+  const guests = [host.guest(), host.guest(), host.guest()];
+  expect(() => host.vswitch({ connect: [nic, ...guests] })).toThrow(/2 receive queues already/);
+  const [first] = guests as [(typeof guests)[0]];
+  host.vswitch({ connect: [nic, first] });
+  nic.receive([frame(first.mac)]);
+  host.drain();
+  expect(host.stats().ports.map((port) => port.txPackets)).toEqual([1, 1]);
+  expect(host.stats().mappings[0]?.hits).toBe(1);
+});
+
 test("guests are mapped to a card that is connected after them", async () => {
   const host = await Host.create();
   const guest = host.guest({ attach: "iovtee" });

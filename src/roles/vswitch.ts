@@ -73,8 +73,15 @@ export class VSwitch {
       address + SwitchLayout.lists + 4 * SwitchLayout.PORTS_MAX,
     );
     if (options.vlanAware) core.setU32(this.address + SwitchLayout.vlanAware, 1);
+    for (const one of options.connect) this.#add(one);
+    try {
+      for (const one of options.connect) this.#mapTo(one);
+    } catch (error) {
+      for (const guest of this.#mapped.keys()) this.unmap(guest);
+      throw error;
+    }
     addPoller(core, host.lcore, Kind.SWITCH, address);
-    for (const one of options.connect) this.connect(one);
+    for (const one of options.connect) this.#poll(one);
   }
 
   /**
@@ -84,6 +91,13 @@ export class VSwitch {
    *   where the card has no queue or filter left: then the guest is connected, and its frames are copied
    */
   connect(of: Nic | Guest | FramePort): void {
+    this.#add(of);
+    this.#poll(of);
+    this.#mapTo(of);
+  }
+
+  /** A port at the next number. */
+  #add(of: Nic | Guest | FramePort): void {
     const { core, poolId } = this.host;
     const index = this.ports.length;
     if (index === SwitchLayout.PORTS_MAX) {
@@ -115,14 +129,21 @@ export class VSwitch {
     if (of instanceof Guest && !this.#setMac(of, 0, index)) {
       throw new RangeError(`macs: no place for ${of.mac} of ${of.name}, expected a larger table`);
     }
-    if (of instanceof Guest) {
-      core.setU32(of.address + GuestLayout.burst, core.u32(this.address + SwitchLayout.burst));
-      addPoller(core, this.host.lcore, Kind.GUEST, of.address);
-    }
+  }
+
+  #poll(of: Nic | Guest | FramePort): void {
+    if (!(of instanceof Guest)) return;
+    const { core, lcore } = this.host;
+    core.setU32(of.address + GuestLayout.burst, core.u32(this.address + SwitchLayout.burst));
+    addPoller(core, lcore, Kind.GUEST, of.address);
+  }
+
+  /** Maps a guest to the first NIC, or to the first NIC all guests, unless they are. */
+  #mapTo(of: Nic | Guest | FramePort): void {
     const [nic, ...others] = this.ports.map((port) => port.of).filter((one) => one instanceof Nic) as Nic[];
     if (!nic || (of instanceof Nic && others.length > 0)) return;
     for (const guest of of instanceof Nic ? this.ports.map((port) => port.of) : [of]) {
-      if (guest instanceof Guest && guest.mapping) this.map(nic, guest);
+      if (guest instanceof Guest && guest.mapping && !this.#mapped.has(guest)) this.map(nic, guest);
     }
   }
 
