@@ -97,11 +97,18 @@ export class Guests {
     store<u32>(addr, 0, 8);
   }
 
-  /** Buffers of the last frame (5.1.6.4 `num_buffers`) that are not among those from `list` to `end`. */
+  /**
+   * Buffers that the frame takes which begins in the one at `p` (5.1.6.4 `num_buffers`). One that came back without a
+   * net header is no frame: what stands in it is an old one.
+   */
+  @inline static buffers(p: usize): u32 {
+    if (load<u16>(p, Packet.len) < <u16>NetHeader.SIZE) return 1;
+    return max<u32>(load<u16>(load<u32>(p, Packet.addr), NetHeader.numBuffers), 1);
+  }
+
+  /** Buffers of the last frame that are not among those from `list` to `end`. */
   static missing(list: usize, end: usize): u32 {
-    while (list < end) {
-      list += max<u32>(load<u16>(load<u32>(list, Packet.addr), NetHeader.numBuffers), 1) * Packet.SIZE;
-    }
+    while (list < end) list += Guests.buffers(list) * Packet.SIZE;
     return <u32>(list - end) / Packet.SIZE;
   }
 
@@ -121,7 +128,7 @@ export class Guests {
       const d = v128.load(p);
       const addr: usize = Desc.addr(d);
       const len = Desc.len(d);
-      const buffers = max<u32>(load<u16>(addr, NetHeader.numBuffers), 1);
+      const buffers = Guests.buffers(p);
       if (i + buffers > n || len > room || len < SHORTEST) {
         Count.add(g + Guest.droppedMalformed, 1);
         Guests.give(g, p, min(buffers, n - i));

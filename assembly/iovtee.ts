@@ -5,6 +5,7 @@
  *     avail ring --fill--> PRing --refill--> NIC descriptor --DMA--> in flight --hit--> used ring
  *                            ^------------------ miss (wiped) -----------'
  *
+ * A split ring's buffers go straight from the avail ring to the NIC, but for what was missed or stands in the way.
  * The NIC writes into the guest's memory; the host touches no byte of a frame that goes to the mapped guest.
  * Everything but the card's own part runs on one lcore, so the PRing needs no atomics.
  */

@@ -191,8 +191,6 @@ export const BUFFER_ROOM = 2048;
  */
 export enum Nic {
   id = 0,
-  /** Switch port number that received packets are stamped with. */
-  port = 4,
   rxQueues = 8,
   /** u32 addresses of receive queues, in memory of its own. */
   rxTable = 12,
@@ -259,7 +257,6 @@ export enum TxQueue {
   id = 0,
   ring = 4,
   mask = 8,
-  nic = 12,
   head = 64,
   next = 128,
   clean = 132,
@@ -439,7 +436,8 @@ export enum Virtqueue {
   SIZE = 320,
 }
 
-/** Why a buffer of the guest's was not used. From LOOP on the queue is broken until it is reset. */
+/** Why a buffer of the guest's was not used. From LOOP on the queue is broken until it is reset; in order also
+ * by a refusal behind buffers that aren't given back. */
 export enum Refusal {
   NONE = 0,
   /** Address plus length leaves the guest's region. */
@@ -611,7 +609,8 @@ export enum Rule {
  *     avail ring --fill--> PRing --refill--> NIC descriptor --DMA--> in flight --hit--> used ring
  *                            ^----------------- miss (wiped) ----------'
  *
- * `PRing` (paper, "PRing") is a ring of packet descriptors of the guest's empty buffers.
+ * `PRing` (paper, "PRing") is a ring of packet descriptors of the guest's empty buffers: those that were missed, those
+ * that are kept back, and all of a packed ring's. Else a split ring's go from the avail ring straight to the NIC.
  */
 export enum Mapping {
   id = 0,
@@ -624,7 +623,6 @@ export enum Mapping {
   tail = 28,
   /** 1: the guest's next buffer is one that the card can't be given. */
   blocked = 32,
-  port = 44,
   hits = 64,
   misses = 72,
   scrubbedBytes = 80,
@@ -677,7 +675,6 @@ export enum Port {
 }
 
 export enum PortKind {
-  NONE = 0,
   NIC = 1,
   VHOST = 2,
   RING = 3,
@@ -700,7 +697,6 @@ export enum Drop {
   DOWN = 7,
   /** A static address seen at another port. */
   SPOOFED = 8,
-  COUNT = 9,
 }
 
 /**

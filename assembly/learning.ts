@@ -2,7 +2,8 @@
  * Learning bridge (802.1D, 7.7 to 7.9; netmap's VALE): where the frames of a burst go, by destination MAC, and
  * which addresses are behind the port that they came from. Another kind of lookup has this same one function:
  *
- *     classify(switch, port, n descriptors in Switch.packets) -> Switch.destination and .headers of each frame
+ *     classify(switch, port, n descriptors in Switch.packets) -> the frames; Switch.common and .alike of the burst;
+ *         Switch.destination and .headers of each frame, unless .common says it all (frames nobody read: no headers)
  *
  * A frame with a mark goes where the NIC's filter said, and isn't read: the guest's core is the first to touch
  * it. Of a burst of such frames one source is learned, and checked (docs/design.md).
@@ -19,7 +20,7 @@ import { Desc } from "./packet";
 const OWNER_AND_MARK: u64 = 0xffff_0000_0000_ffff;
 
 /**
- * The loops over frames make no call: what needs one ends the loop, is dealt with, and the loop begins anew. An
+ * The innermost loops make no call: what needs one ends the loop, is dealt with, and the loop begins anew. An
  * engine keeps nothing in registers over a call, not even over one that is hardly ever made.
  */
 export class Learning {

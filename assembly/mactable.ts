@@ -6,7 +6,6 @@
 import { MacEntry, MacTable } from "./layout";
 
 export class Macs {
-  /** Entries are a power of two, 4 at least. */
   /** MAC as read from a frame (first byte lowest), and VLAN. */
   @inline static key(mac: u64, vlan: u32): u64 {
     return mac | ((<u64>vlan) << 48) | (1 << 60);

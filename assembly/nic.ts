@@ -7,8 +7,9 @@
  * `Card` is the hardware: it knows descriptor rings and registers, nothing of pools or guests, and writes
  * wherever a posted descriptor points to. `Pmd` is the poll-mode driver on the host's side.
  *
- * Of a burst of finished descriptors the first one's DONE is written last and with release: whoever looks at
- * the ring in order sees none of the burst before all of it, at the price of one atomic store.
+ * Of a burst of received descriptors the first one's DONE is written last and with release: whoever looks at the
+ * ring in order sees none of the burst before all of it, at the price of one atomic store. Sent ones are marked in
+ * order, each with release: any tells of those before it.
  */
 import { Count } from "./count";
 import { Objects } from "./directory";

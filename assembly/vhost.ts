@@ -6,7 +6,7 @@
  *     tx   frames -> the guest's receive queue: copied into its buffers, or, over IOVTee, already there.
  *
  * A borrowed frame can be changed by the guest at any time: what decides its way (its first 16 bytes) is read
- * once and written to every copy (`Copy.frame`).
+ * once and written to every copy (`Copy.frames`, `Copy.scatter`).
  */
 import { Copy } from "./copy";
 import { Count } from "./count";

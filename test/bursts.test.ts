@@ -1,6 +1,14 @@
 /** What the loops over a burst promise at their edges: a ring's end, a burst's end, frames of several buffers. */
 import { beforeAll, describe, expect, test } from "vitest";
-import { Nic as NicLayout, Packet, PacketFlag, RxQueue, TxQueue } from "../assembly/layout.ts";
+import {
+  Nic as NicLayout,
+  Packet,
+  PacketFlag,
+  Refusal,
+  RxQueue,
+  TxQueue,
+  Virtqueue,
+} from "../assembly/layout.ts";
 import { Host } from "../src/index.ts";
 import { type Harness, instantiate } from "./harness/harness.ts";
 import { frame, inCard, numberOf, pring, rig } from "./harness/host.ts";
@@ -133,5 +141,19 @@ describe("IOVTee's reserve", () => {
     expect(pring(r, r.guest.mapping)).toHaveLength(4);
     r.core.exports.refillMapping(r.guest.mapping, 0);
     expect(pring(r, r.guest.mapping)).toEqual([]);
+  });
+
+  test("of a broken queue the card gets nothing more", async () => {
+    const host = await Host.create();
+    const nic = host.nic({ ring: 32 });
+    const guest = host.guest({ ring: 64, onEmpty: "wait", run: "sink" });
+    const sw = host.vswitch({ connect: [nic, guest] });
+    const r = { host, core: host.core, nic, guest, guests: [guest], sw };
+    nic.receive(Array.from({ length: 3 }, (_, i) => frame(guest.mac, i)));
+    host.core.exports.pollPort(sw.address, sw.ports[0]!.address); // too few to refill
+    host.core.setU32(guest.rxVirtqueue + Virtqueue.broken, Refusal.LOOP);
+    expect(inCard(r, nic.rxQueue(1))).toHaveLength(29);
+    host.core.exports.refillMapping(guest.mapping, 0);
+    expect(inCard(r, nic.rxQueue(1))).toHaveLength(29);
   });
 });

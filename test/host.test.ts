@@ -328,6 +328,22 @@ test.each(["vhost", "iovtee"] as const)(
   },
 );
 
+test("a buffer that comes back unused costs no frame behind it, whatever stands in it", async () => {
+  const host = await Host.create();
+  const nic = host.nic();
+  const guest = host.guest({ ring: 16, attach: "vhost", run: "sink" });
+  host.vswitch({ connect: [nic, guest] });
+  const view = new DataView(host.core.memory.buffer, guest.region, guest.regionSize);
+  const first = 16 * view.getUint16(16 * 16 + 4, true);
+  view.setUint16(first + 12, 0, true); // the device's to read: refused
+  view.setUint16(view.getUint32(first, true) + 10, 3, true); // num_buffers of a frame that it had before
+  nic.receive([1, 2, 3].map((fill) => frame(guest.mac, fill)));
+  host.drain();
+  const { ports, guests } = host.stats();
+  expect(ports[1]?.txPackets).toBeGreaterThan(1);
+  expect(guests[0]?.received).toBe(ports[1]?.txPackets);
+});
+
 test("2.7.9: a bad buffer behind others that are in use breaks an in-order queue, for it can't be given back", async () => {
   const host = await Host.create();
   const nic = host.nic();

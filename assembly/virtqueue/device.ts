@@ -6,7 +6,8 @@
  *     publish   shows them to the driver, with one store, and says whether it wants to be notified
  *
  * What the driver wrote is hostile: each field is read once, into a local, checked, and the local is used.
- * A buffer is taken as { addr: in host memory, len: its bytes, index: buffer id, mark: ring descriptors }.
+ * A buffer is taken as { addr: in host memory, len: its bytes, owner, index: buffer id, room: its
+ * bytes too, mark: ring descriptors }.
  *
  * The checks are the same for both formats; `SplitDevice` and `PackedDevice` say where the fields are.
  */

@@ -7,6 +7,7 @@ import {
   Packet,
   RSS_TABLE_SIZE,
   RxQueue,
+  Switch as SwitchLayout,
   TxQueue,
 } from "../../assembly/layout.ts";
 import type { HostMemory } from "../core/host-memory.ts";
@@ -90,7 +91,6 @@ export class Nic {
       [TxQueue.id]: id,
       [TxQueue.ring]: core.place(Kind.BYTES, ring * Packet.SIZE, this.name, id).address,
       [TxQueue.mask]: ring - 1,
-      [TxQueue.nic]: this.address,
     });
     core.setU32(this.address + NicLayout.tx, address);
   }
@@ -191,10 +191,12 @@ export class Nic {
 
   /**
    * Frames for `mac` (and `vlan`, 0 for any) go to receive queue `queue`; the switch is told port `port`.
-   * @throws RangeError where the card has no place for one more filter
+   * @throws RangeError for a queue that there isn't, and where the card has no place for one more filter
    */
   steer(mac: string, vlan: number, queue: number, port: number): void {
     const { core } = this.host;
+    integer("queue", queue, 0, core.u32(this.address + NicLayout.rxQueues) - 1);
+    integer("port", port, -1, SwitchLayout.PORTS_MAX - 1);
     const filters = core.u32(this.address + NicLayout.filters);
     if (!core.exports.setMac(filters, parseMac(mac), vlan, queue | ((port + 1) << 16))) {
       throw new RangeError(`filter for ${mac}: the card has no place left for it`);

@@ -4,8 +4,6 @@ import {
   Guest as GuestLayout,
   Kind,
   MacTable,
-  Mapping,
-  Nic as NicLayout,
   PortKind,
   Port as PortLayout,
   Switch as SwitchLayout,
@@ -120,8 +118,6 @@ export class VSwitch {
       [PortLayout.learning]: 1,
       ...endsOf(of),
     });
-    if (of instanceof Nic) core.setU32(of.address + NicLayout.port, index);
-    if (of instanceof Guest && of.mapping) core.setU32(of.mapping + Mapping.port, index);
     core.setU32(core.u32(this.address + SwitchLayout.table) + 4 * index, address);
     core.setU32(this.address + SwitchLayout.ports, index + 1);
     core.setU32(address + PortLayout.up, 1);
