@@ -76,8 +76,20 @@ export class Desc {
    * the cache, and waits for them.
    */
   static copy(to: usize, from: usize, n: u32): void {
-    for (let end = from + n * Packet.SIZE; from < end; from += Packet.SIZE, to += Packet.SIZE) {
-      v128.store(to, v128.load(from));
+    const end = from + n * Packet.SIZE;
+    // A line's worth at a time.
+    for (const lines = from + (n & ~3) * Packet.SIZE; from != lines; ) {
+      const a = v128.load(from);
+      const b = v128.load(from, 16);
+      const c = v128.load(from, 32);
+      const d = v128.load(from, 48);
+      v128.store(to, a);
+      v128.store(to, b, 16);
+      v128.store(to, c, 32);
+      v128.store(to, d, 48);
+      from += 4 * Packet.SIZE;
+      to += 4 * Packet.SIZE;
     }
+    for (; from != end; from += Packet.SIZE, to += Packet.SIZE) v128.store(to, v128.load(from));
   }
 }
