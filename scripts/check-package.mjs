@@ -25,13 +25,17 @@ if (installed.join() !== "iovtee") fail(`installing brought ${installed.join(", 
 if (!/iovtee/i.test(run(folder, "npx", "--no-install", "iovtee", "--help")))
   fail("iovtee --help says nothing");
 
-writeFileSync(join(folder, "use.mjs"), 'import { Host } from "iovtee";\nconsole.log(typeof Host);\n');
-if (run(folder, "node", "use.mjs").trim() !== "function")
-  fail('import { Host } from "iovtee" gives no class');
+writeFileSync(
+  join(folder, "use.mjs"),
+  'import { Host } from "iovtee";\nimport { channel } from "iovtee/channel";\nconsole.log(typeof Host, typeof channel);\n',
+);
+if (run(folder, "node", "use.mjs").trim() !== "function function")
+  fail('import { Host } from "iovtee", or { channel } from "iovtee/channel", gives nothing');
 
 writeFileSync(
   join(folder, "use.mts"),
-  'import { Host } from "iovtee";\nexport const host: typeof Host = Host;\n',
+  'import { Host } from "iovtee";\nimport { type Channel, channel } from "iovtee/channel";\n' +
+    "export const host: typeof Host = Host;\nexport const there: Channel = channel();\n",
 );
 const tsc = join(root, "node_modules/typescript/bin/tsc");
 const options =
