@@ -23,6 +23,9 @@ import {
 } from "../layout";
 import { Desc } from "../packet";
 
+/** Low half of the packet descriptor of a whole frame in one segment, whose flags are 0: what is less than this. */
+export const FLAGGED: u64 = 1 << 48;
+
 export class Drivers {
   @inline static inOrder(drv: usize): bool {
     return (load<u32>(drv, Driver.features) & Feature.IN_ORDER) != 0;

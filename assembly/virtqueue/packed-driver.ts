@@ -14,7 +14,7 @@ import {
 import { Desc } from "../packet";
 import { Sync } from "../sync";
 import { Device } from "./device";
-import { Drivers } from "./driver";
+import { Drivers, FLAGGED } from "./driver";
 
 const AVAIL_USED: u32 = DescFlag.AVAIL | DescFlag.USED;
 
@@ -31,6 +31,9 @@ export class PackedDriver {
       const p = from + done * Packet.SIZE;
       const d = v128.load(p);
       if (!(Desc.flags(d) & PacketFlag.MORE)) {
+        const some = PackedDriver.postSingles(drv, p, n - done, direction);
+        done += some;
+        if (some) continue;
         if (!load<u32>(drv, Driver.freeCount)) break;
         const id = Drivers.allocId(drv);
         v128.store(Drivers.shadow(drv, id), d);
@@ -42,6 +45,46 @@ export class PackedDriver {
         done += segments;
       }
     }
+    return done;
+  }
+
+  /**
+   * Frames of one segment, without a call in the loop: behind the first of a burst, up to the ring's end, where ids are
+   * not handed out in turn. Returns how many.
+   */
+  static postSingles(drv: usize, from: usize, n: u32, direction: u32): u32 {
+    const pending = load<u32>(drv, Driver.pending);
+    if (!pending || Drivers.inOrder(drv)) return 0;
+    const position = load<u32>(drv, Driver.avail);
+    const wrap = load<u32>(drv, Driver.availWrap);
+    const size = load<u32>(drv, Driver.size);
+    const free = load<u32>(drv, Driver.freeCount);
+    const base = load<u32>(drv, Driver.base);
+    const shadow: usize = load<u32>(drv, Driver.shadow);
+    const flags = (<u64>(direction | (wrap ? <u32>DescFlag.AVAIL : <u32>DescFlag.USED))) << 48;
+    let ids: usize = load<u32>(drv, Driver.freeIds) + free * 2;
+    let d: usize = load<u32>(drv, Driver.desc) + position * PackedDesc.SIZE;
+    const first = d;
+    for (
+      const end = d + min(min(free, size - position), n) * PackedDesc.SIZE;
+      d != end;
+      d += PackedDesc.SIZE
+    ) {
+      const low = load<u64>(from);
+      if (low >= FLAGGED) break;
+      ids -= 2;
+      const id = <u32>load<u16>(ids);
+      store<u64>(d, <u32>low - base);
+      store<u64>(d, (low >> 32) | ((<u64>id) << 32) | flags, PackedDesc.len);
+      v128.store(shadow + id * Packet.SIZE, v128.load(from));
+      from += Packet.SIZE;
+    }
+    const done = <u32>(d - first) / PackedDesc.SIZE;
+    store<u32>(drv, pending + done, Driver.pending);
+    store<u32>(drv, free - done, Driver.freeCount);
+    const ends = position + done == size;
+    store<u32>(drv, ends ? 0 : position + done, Driver.avail);
+    store<u32>(drv, wrap ^ u32(ends), Driver.availWrap);
     return done;
   }
 
@@ -124,6 +167,17 @@ export class PackedDriver {
     let wrap = load<u32>(drv, Driver.usedWrap);
     let n: u32 = 0;
     while (n < max) {
+      if (!inOrder) {
+        const some = PackedDriver.usedSingles(drv, position, wrap, to + n * Packet.SIZE, max - n);
+        n += some;
+        position += some;
+        if (position == size) {
+          position = 0;
+          wrap ^= 1;
+          continue;
+        }
+        if (n == max) break;
+      }
       const d = ring + position * PackedDesc.SIZE;
       const inBatch = inOrder && load<u32>(drv, Driver.inBatch);
       let element: u64;
@@ -174,5 +228,36 @@ export class PackedDriver {
       Sync.store<u32>(load<u32>(drv, Driver.driver), event);
     }
     return n;
+  }
+
+  /**
+   * Used buffers of one segment, without a call in the loop: from `position` to the ring's end. Returns how many.
+   */
+  static usedSingles(drv: usize, position: u32, wrap: u32, to: usize, max: u32): u32 {
+    const size = load<u32>(drv, Driver.size);
+    const shadow: usize = load<u32>(drv, Driver.shadow);
+    const ignored = load<u32>(drv, Driver.ignored);
+    const free = load<u32>(drv, Driver.freeCount);
+    const wanted: u32 = wrap ? AVAIL_USED : 0;
+    let ids: usize = load<u32>(drv, Driver.freeIds) + free * 2;
+    let d: usize = load<u32>(drv, Driver.desc) + position * PackedDesc.SIZE;
+    const first = d;
+    for (const end = d + min(max, size - position) * PackedDesc.SIZE; d != end; d += PackedDesc.SIZE) {
+      if ((<u32>Sync.load<u16>(d + PackedDesc.flags) & AVAIL_USED) != wanted) break;
+      const id = <u32>load<u16>(d, PackedDesc.id);
+      if (id >= size) break;
+      const s = shadow + id * Packet.SIZE;
+      const low = load<u64>(s);
+      if (low - 1 >= FLAGGED - 1) break;
+      const len = min(load<u32>(d, PackedDesc.len) | ignored, <u32>(low >> 32));
+      v128.store(to, i16x8.replace_lane(v128.load(s), 2, <i16>len));
+      store<u64>(s, 0);
+      store<u16>(ids, <u16>id);
+      ids += 2;
+      to += Packet.SIZE;
+    }
+    const done = <u32>(d - first) / PackedDesc.SIZE;
+    store<u32>(drv, free + done, Driver.freeCount);
+    return done;
   }
 }

@@ -16,10 +16,7 @@ import {
 import { Desc } from "../packet";
 import { Sync } from "../sync";
 import { Device } from "./device";
-import { Drivers } from "./driver";
-
-/** Low half of the packet descriptor of a whole frame in one segment, whose flags are 0: what is less than this. */
-const FLAGGED: u64 = 1 << 48;
+import { Drivers, FLAGGED } from "./driver";
 
 @final
 @unmanaged
