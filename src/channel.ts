@@ -158,20 +158,22 @@ export class Channel {
       for (; n < messages.length; n++) {
         const message = messages[n] as Uint8Array;
         const next = this.#put(head, message);
-        if (next === head) break;
+        if (next === head) {
+          this.#count(FULL, 1);
+          break;
+        }
         head = next;
         sum += message.length;
       }
     } finally {
-      if (head !== begin) {
+      if (n > 0) {
         this.#count(SENT, n);
         this.#count(SENT_BYTES, sum);
         Atomics.store(this.#words, HEAD, head);
       }
-      if (n < messages.length) this.#count(FULL, 1);
       if (many) this.#unlock();
+      if (n > 0) this.#wake(RECEIVER_SLEEPS, RECEIVER_WOKEN);
     }
-    if (n > 0) this.#wake(RECEIVER_SLEEPS, RECEIVER_WOKEN);
     return n;
   }
 

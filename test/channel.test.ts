@@ -133,6 +133,17 @@ describe("in one thread", () => {
     }
   });
 
+  test("one that is too long ends a burst: those before it are sent, and wake who waits; it isn't counted as full", async () => {
+    const there = channel({ bytes: 256 });
+    const waiting = Channel.from(there.handle).waitAsync(10_000);
+    const begin = performance.now();
+    expect(() => there.sendMany([bytes(3), bytes(121), bytes(4)])).toThrow(/121 bytes/);
+    expect(await waiting).toBe(true);
+    expect(performance.now() - begin).toBeLessThan(5_000);
+    expect([there.receive(), there.receive()]).toEqual([bytes(3), undefined]);
+    expect(there.stats()).toMatchObject({ sent: 1, full: 0 });
+  });
+
   test("waits end by their time", async () => {
     const there = channel({ bytes: 256 });
     expect([there.wait(5), await there.waitAsync(5)]).toEqual([false, false]);
