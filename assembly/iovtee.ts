@@ -10,43 +10,27 @@
  * Everything but the card's own part runs on one lcore, so the PRing needs no atomics.
  */
 import { Count } from "./count";
-import {
-  Feature,
-  Mapping,
-  NetHeader,
-  OnEmpty,
-  Packet,
-  PacketFlag,
-  QUEUE_MAX,
-  RxQueue,
-  Virtqueue,
-} from "./layout";
+import { Mapping, NetHeader, OnEmpty, Packet, PacketFlag, QUEUE_MAX, RxQueue, Virtqueue } from "./layout";
 import { Mempool } from "./mempool";
 import { Pmd } from "./nic";
 import { Desc } from "./packet";
+import { Device } from "./virtqueue/device";
 import { PackedDevice } from "./virtqueue/packed-device";
 import { SplitDevice } from "./virtqueue/split-device";
 
 /**
- * Of the buffers that the guest has posted, one in so many stays in the PRing, for frames that don't come through the
+ * Of the buffers that the guest has posted, one in so many is kept from the card, for frames that don't come through the
  * mapped queue: broadcasts, other guests' frames. Without it the card would hold all, and those would find none.
  */
 const RESERVE: u32 = 8;
 
 export class Mappings {
-  @inline static count(m: usize): u32 {
-    return load<u32>(m, Mapping.tail) - load<u32>(m, Mapping.head);
-  }
   @inline static slot(m: usize, i: u32): usize {
     return m + Mapping.pring + (i & load<u32>(m, Mapping.mask)) * Packet.SIZE;
   }
   /** Where the segments of a buffer are put that is looked at: behind the PRing. */
   @inline static spare(m: usize): usize {
     return m + Mapping.pring + (load<u32>(m, Mapping.mask) + 1) * Packet.SIZE;
-  }
-
-  @inline static isUsable(vq: usize): bool {
-    return load<u32>(vq, Virtqueue.ready) != 0 && !load<u32>(vq, Virtqueue.broken);
   }
 
   /**
@@ -56,8 +40,8 @@ export class Mappings {
    */
   static fill(m: usize, all: bool): bool {
     const vq: usize = load<u32>(m, Mapping.virtqueue);
-    if (!Mappings.isUsable(vq)) return false;
-    return load<u32>(vq, Virtqueue.features) & Feature.PACKED
+    if (!Device.isUsable(vq)) return false;
+    return Device.isPacked(vq)
       ? Mappings.fillFrom<PackedDevice>(m, vq, all)
       : Mappings.fillFrom<SplitDevice>(m, vq, all);
   }
@@ -115,8 +99,8 @@ export class Mappings {
     // The reserve is what the guest posted last. How many are available a packed ring doesn't tell: all go through
     // the PRing, and stay there; of a split ring only those that were missed do.
     let available: u32 = 0;
-    if (load<u32>(vq, Virtqueue.features) & Feature.PACKED) Mappings.fill(m, false);
-    else if (Mappings.isUsable(vq)) available = SplitDevice.available(vq, QUEUE_MAX);
+    if (Device.isPacked(vq)) Mappings.fill(m, false);
+    else if (Device.isUsable(vq)) available = SplitDevice.available(vq, QUEUE_MAX);
     const reserve = (load<u32>(vq, Virtqueue.taken) + available) / RESERVE;
     Mappings.post(m, q, available < reserve ? reserve - available : 0);
     if (available > reserve) Mappings.postStraight(vq, q, available - reserve);
@@ -164,7 +148,7 @@ export class Mappings {
     const head = load<u32>(m, Mapping.head);
     const n = min(load<u32>(m, Mapping.tail) - head, max);
     for (let i: u32 = 0; i < n; i++) {
-      v128.store(to + i * Packet.SIZE, i16x8.replace_lane(v128.load(Mappings.slot(m, head + i)), 7, 1));
+      v128.store(to + i * Packet.SIZE, v128.load(Mappings.slot(m, head + i)));
     }
     store<u32>(m, head + n, Mapping.head);
     return n;

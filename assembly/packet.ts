@@ -72,7 +72,7 @@ export class Desc {
   }
 
   /**
-   * Copies `n` descriptors, one by one: `memory.copy` reads wider than the stores that are still on their way to
+   * Copies `n` descriptors, each as one v128: `memory.copy` reads wider than the stores that are still on their way to
    * the cache, and waits for them.
    */
   static copy(to: usize, from: usize, n: u32): void {

@@ -15,7 +15,6 @@ import {
   BURST_DESCRIPTORS,
   Destination,
   Drop,
-  Feature,
   Kind,
   Nic,
   Packet,
@@ -25,7 +24,6 @@ import {
   PortKind,
   RxQueue,
   Switch,
-  Virtqueue,
 } from "./layout";
 import { Learning } from "./learning";
 import { Mempool } from "./mempool";
@@ -33,6 +31,7 @@ import { Card, Pmd } from "./nic";
 import { Desc } from "./packet";
 import { Rings } from "./ring";
 import { Vhost } from "./vhost";
+import { Device } from "./virtqueue/device";
 import { PackedDevice } from "./virtqueue/packed-device";
 import { SplitDevice } from "./virtqueue/split-device";
 
@@ -58,7 +57,7 @@ export class Switching {
     if (kind == PortKind.NIC) return Switching.pollNic(sw, port, burst, to);
     let n: u32 = 0;
     if (kind == PortKind.VHOST) {
-      n = Switching.packed(load<u32>(port, Port.from))
+      n = Device.isPacked(load<u32>(port, Port.from))
         ? Vhost.rx<PackedDevice>(port, to, burst, BURST_DESCRIPTORS)
         : Vhost.rx<SplitDevice>(port, to, burst, BURST_DESCRIPTORS);
     } else if (kind == PortKind.RING) {
@@ -83,10 +82,6 @@ export class Switching {
     return moved;
   }
 
-  @inline static packed(vq: usize): bool {
-    return (load<u32>(vq, Virtqueue.features) & Feature.PACKED) != 0;
-  }
-
   /** The `n` descriptors in the switch's scratch came in at `port`. Returns the frames. */
   static process(sw: usize, port: usize, n: u32): u32 {
     const packets = sw + Switch.packets;
@@ -105,7 +100,7 @@ export class Switching {
       }
     } else {
       if (frames == n) Learning.index(sw, n);
-      if (load<u32>(sw, Switch.vlanAware)) Switching.forwardTagged(sw, port, n, frames);
+      if (load<u32>(sw, Switch.vlanAware)) Switching.forwardTagged(sw, port, frames);
       else Switching.forward(sw, port, frames);
     }
     return frames;
@@ -225,7 +220,7 @@ export class Switching {
    * A VLAN-aware switch: frame by frame, since a tag may have to be put on or taken off (802.1Q, 8.1).
    * That is done on a copy in host memory.
    */
-  static forwardTagged(sw: usize, port: usize, n: u32, frames: u32): void {
+  static forwardTagged(sw: usize, port: usize, frames: u32): void {
     const ports = load<u32>(sw, Switch.ports);
     const from = load<u32>(port, Port.index);
     for (let f: u32 = 0; f < frames; f++) {
@@ -336,7 +331,7 @@ export class Switching {
   ): void {
     const kind = load<u32>(out, Port.kind);
     if (kind == PortKind.VHOST) {
-      if (Switching.packed(load<u32>(out, Port.to)))
+      if (Device.isPacked(load<u32>(out, Port.to)))
         Vhost.tx<PackedDevice>(out, from, n, frames, headers, spare, alike);
       else Vhost.tx<SplitDevice>(out, from, n, frames, headers, spare, alike);
     } else Switching.send(sw, out, kind, from, n, headers, spare, alike);
@@ -439,11 +434,7 @@ export class Switching {
   }
 
   static overflow(sw: usize, out: usize, from: usize, n: u32): void {
-    let frames: u32 = 0;
-    for (let i: u32 = 0; i < n; i++) {
-      frames += 1 ^ (load<u16>(from + i * Packet.SIZE, Packet.flags) & PacketFlag.MORE);
-    }
-    Count.add(out + Port.drops + Drop.FULL * 8, frames);
+    Count.add(out + Port.drops + Drop.FULL * 8, Desc.frames(from, n));
     Switching.release(sw, from, n, 0);
   }
 
@@ -465,8 +456,8 @@ export class Switching {
     if (kind == Kind.POOL) Mempool.give(addr, load<u32>(sw, Switch.lcore), p, n);
     else if (kind == Kind.MAPPING) Mappings.giveBack(addr, p, n);
     else if (kind == Kind.VIRTQUEUE) {
-      if (!load<u32>(addr, Virtqueue.ready) || load<u32>(addr, Virtqueue.broken)) return;
-      if (Switching.packed(addr)) Switching.complete<PackedDevice>(addr, p, n);
+      if (!Device.isUsable(addr)) return;
+      if (Device.isPacked(addr)) Switching.complete<PackedDevice>(addr, p, n);
       else Switching.complete<SplitDevice>(addr, p, n);
     }
   }

@@ -97,7 +97,7 @@ export class Vhost {
     alike: u32,
   ): void {
     const vq: usize = load<u32>(port, Port.to);
-    if (!load<u32>(vq, Virtqueue.ready) || load<u32>(vq, Virtqueue.broken)) {
+    if (!Device.isUsable(vq)) {
       Count.add(port + Port.drops + Drop.DOWN * 8, frames);
       Vhost.giveBackMapped(port, from, n);
       return;

@@ -88,6 +88,15 @@ export class Device {
     if (load<u32>(addr, 8) != high) store<u32>(addr, high, 8);
   }
 
+  /** The driver has set it up, and it isn't broken. */
+  @inline static isUsable(vq: usize): bool {
+    return load<u32>(vq, Virtqueue.ready) != 0 && !load<u32>(vq, Virtqueue.broken);
+  }
+
+  @inline static isPacked(vq: usize): bool {
+    return (load<u32>(vq, Virtqueue.features) & Feature.PACKED) != 0;
+  }
+
   static refuse(vq: usize, why: u32): void {
     Count.add(vq + Virtqueue.refused, 1);
     Count.add(vq + Virtqueue.refusals + why * 8, 1);

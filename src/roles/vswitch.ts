@@ -14,7 +14,7 @@ import type { HostMemory } from "../core/host-memory.ts";
 import { addPoller } from "../core/lcore.ts";
 import { createMacTable, entriesFor } from "../core/mac-table.ts";
 import { parseMac } from "../mac.ts";
-import { powerOfTwo } from "../options.ts";
+import { integer, powerOfTwo } from "../options.ts";
 import type { FramePort } from "../ports/frame-port.ts";
 import { Guest } from "./guest.ts";
 import { Nic } from "./nic.ts";
@@ -50,10 +50,7 @@ export class VSwitch {
     options: VSwitchOptions,
   ) {
     const { core } = host;
-    const burst = options.burst ?? 32;
-    if (!Number.isInteger(burst) || burst < 1 || burst > BURST_MAX) {
-      throw new RangeError(`burst: ${burst}, expected 1 to ${BURST_MAX}`);
-    }
+    const burst = integer("burst", options.burst ?? 32, 1, BURST_MAX);
     const macs = powerOfTwo("macs", options.macs ?? entriesFor(options.connect.length), 65536, MacTable.WAYS);
     const { id, address } = core.place(Kind.SWITCH, SwitchLayout.SIZE, "switch");
     this.address = address;
