@@ -1,5 +1,5 @@
 /**
- * What the NIC's mark gives and what the mapping gives: PVP with each, with both and with neither, in turn. Without a
+ * What the NIC's mark gives, what the mapping gives, and what a packed ring costs: PVP with each, in turn. Without a
  * mark the switch reads each frame's header and looks up where it goes; with it, and a mapped buffer, it reads none.
  */
 import Table from "cli-table3";
@@ -10,18 +10,20 @@ const VARIANTS = [
   { name: "vhost, mark", attach: "vhost", mark: true },
   { name: "iovtee, no mark", attach: "iovtee", mark: false },
   { name: "iovtee", attach: "iovtee", mark: true },
+  { name: "vhost, packed ring", attach: "vhost", mark: false, packed: true },
+  { name: "iovtee, packed ring", attach: "iovtee", mark: true, packed: true },
 ] as const;
 
 /** Runs all variants at both sizes; the table as text. */
 export async function ablation(): Promise<string> {
   const out = new Table({
-    head: ["mark and mapping", "frame", "ns/pkt (min-max)", "copies/pkt", "gain"],
+    head: ["mark, mapping, ring format", "frame", "ns/pkt (min-max)", "copies/pkt", "gain"],
     colAligns: ["left", "right", "right", "right", "right"],
     style: { head: [], border: [], compact: true },
   });
   for (const size of [64, 1514]) {
     const rigs: Rig[] = [];
-    for (const { attach, mark } of VARIANTS) rigs.push(await Rig.create({ attach, mark, size }));
+    for (const { name: _, ...options } of VARIANTS) rigs.push(await Rig.create({ ...options, size }));
     for (const rig of rigs) rig.warmUp();
     for (let round = 0; round < ROUNDS; round++) for (const rig of rigs) rig.round(PACKETS);
     rigs.forEach((rig, i) => {

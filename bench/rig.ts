@@ -16,6 +16,8 @@ export interface RigOptions {
   size: number;
   /** The build for several threads, whose index stores are sequentially consistent; default false. */
   shared?: boolean;
+  /** Packed virtqueues; default split ones. */
+  packed?: boolean;
   /** The card's filter names the frame's port and the switch believes it; default: over IOVTee only, as `Host` does. */
   mark?: boolean;
 }
@@ -33,10 +35,10 @@ export class Rig {
   ) {}
 
   static async create(options: RigOptions): Promise<Rig> {
-    const { attach, size, shared = false, mark = attach === "iovtee" } = options;
+    const { attach, size, shared = false, packed = false, mark = attach === "iovtee" } = options;
     const host = await Host.create({ shared, buffers: 1024 + 4 * RING });
     const nic = host.nic({ ring: RING, queues: 2 });
-    const guest = host.guest({ attach, run: "macswap", ring: RING });
+    const guest = host.guest({ attach, run: "macswap", ring: RING, packed });
     const sw = host.vswitch({ connect: [nic, guest] });
     if (attach === "vhost" && mark) nic.steer(guest.mac, 0, 0, sw.indexOf(guest));
     const port = sw.ports[sw.indexOf(nic)];
