@@ -2,6 +2,16 @@
 import { defineConfig } from "vitest/config";
 
 export default defineConfig({
+  plugins: [
+    {
+      // Node runs no TypeScript: a worker's program is the built one.
+      name: "built worker",
+      transform: (code, id) =>
+        id.includes("/src/lcore/")
+          ? code.replace('new URL("./worker.js"', 'new URL("../../dist/src/lcore/worker.js"')
+          : undefined,
+    },
+  ],
   test: {
     include: ["test/**/*.test.ts"],
     pool: "forks",

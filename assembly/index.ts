@@ -3,10 +3,11 @@
  * where an `id` is said. There is no state here: any instance on the same memory can make any of these calls.
  */
 import { Objects } from "./directory";
+import { Doorbell } from "./doorbell";
 import { Gen } from "./generator";
 import { Guests } from "./guest";
 import { Mappings } from "./iovtee";
-import { RxQueue, Virtqueue } from "./layout";
+import { Ring, RxQueue, Virtqueue } from "./layout";
 import { Lcores } from "./lcore";
 import { Macs } from "./mactable";
 import { Mempool } from "./mempool";
@@ -58,6 +59,14 @@ export function pollLcore(lcore: usize): u32 {
 export function drainLcore(lcore: usize, turns: u32): u32 {
   return Lcores.drain(lcore, turns);
 }
+/** Runs the lcore until it is told to stop; for a thread of its own. */
+export function runLcore(lcore: usize): void {
+  Lcores.run(lcore);
+}
+/** Turns until the card has `wanted` descriptors to send or `patience` turns moved nothing. Returns what it has. */
+export function drainTo(lcore: usize, nic: usize, wanted: u32, patience: u32): u32 {
+  return Lcores.drainTo(lcore, nic, wanted, patience);
+}
 export function pollSwitch(sw: usize): u32 {
   return Switching.poll(sw);
 }
@@ -98,7 +107,9 @@ export function flushNic(nic: usize): void {
   Card.flush(nic);
 }
 export function enqueue(ring: usize, from: usize, n: u32): u32 {
-  return Rings.enqueueBurst(ring, from, n);
+  const some = Rings.enqueueBurst(ring, from, n);
+  Doorbell.ringIfArmed(ring + Ring.armed, ring + Ring.bell);
+  return some;
 }
 export function dequeue(ring: usize, to: usize, n: u32): u32 {
   return Rings.dequeueBurst(ring, to, n);

@@ -89,13 +89,14 @@ export class Mappings {
 
   /**
    * Gives the card the guest's buffers (R2), the oldest first, but for the reserve. With few descriptors left, host
-   * buffers keep the queue going if `onEmpty` is "host" (R3); not sooner, since each of them costs a copy. So they do
+   * buffers keep the queue going if `onEmpty` is "host" (R3); not sooner, since each of them costs a copy, and not more
+   * than the reserve, which they are copied into: else a guest that was slow for a moment would lose frames. So they do
    * when a buffer stands in the way that only the copying path takes: else it would never get a frame.
    */
   static refill(m: usize, lcore: u32): void {
     const q: usize = load<u32>(m, Mapping.queue);
     const vq: usize = load<u32>(m, Mapping.virtqueue);
-    const low = (load<u32>(q, RxQueue.mask) + 1) / 4;
+    const low = (load<u32>(q, RxQueue.mask) + 1) / RESERVE;
     // The reserve is what the guest posted last. How many are available a packed ring doesn't tell: all go through
     // the PRing, and stay there; of a split ring only those that were missed do.
     let available: u32 = 0;

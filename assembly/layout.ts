@@ -124,7 +124,7 @@ export const BURST_MAX = 256;
 /**
  * Ring of packet descriptors, single producer and single consumer. Indices run free.
  *
- *     line 0  mask | kind             set once
+ *     line 0  mask | kind | armed | bell   seldom written
  *     line 1  head | cached tail      written by the producer
  *     line 2  tail | cached head      written by the consumer
  *     line 3  slots ...               16 bytes each, a power of two of them
@@ -135,6 +135,9 @@ export const BURST_MAX = 256;
 export enum Ring {
   mask = 0,
   kind = 4,
+  /** 1: the consumer sleeps, and wants to be told of new descriptors; and the poller to ring for, or 0. */
+  armed = 8,
+  bell = 12,
   head = 64,
   tailCache = 68,
   headDone = 68,
@@ -202,6 +205,11 @@ export enum Nic {
   rssKey = 32,
   /** u8[RSS_TABLE_SIZE] indirection table. */
   rssTable = 36,
+  /** 1: the driver sleeps, and wants an interrupt; and the poller to ring for, or 0. */
+  armed = 40,
+  bell = 44,
+  /** The card has had no descriptor for a frame since it last raised an interrupt. */
+  missed = 48,
   /** Scratch for the card's parser: a flow key and its RSS input. */
   scratch = 128,
   /** u64 counters of the link. */
@@ -257,6 +265,9 @@ export enum TxQueue {
   id = 0,
   ring = 4,
   mask = 8,
+  /** 1: the card's side sleeps, and wants to be told of new descriptors; and the poller to ring for, or 0. */
+  armed = 12,
+  bell = 16,
   head = 64,
   next = 128,
   clean = 132,
@@ -413,6 +424,8 @@ export enum Virtqueue {
   least = 44,
   range = 48,
   skip = 52,
+  /** Poller of the driver's that is rung for when the driver wants a notification, or 0. */
+  bell = 56,
   /** Next available entry (split: free running; packed: position), and how far the driver is known to be. */
   avail = 64,
   availCache = 68,
@@ -471,8 +484,8 @@ export enum Driver {
   features = 20,
   /** Start of the guest's region, for translating back. */
   base = 24,
-  /** 1: asks for no interrupts, this driver polls. */
-  polls = 28,
+  /** DriverMode: whether it asks for notifications. */
+  mode = 28,
   /** Next available entry (split: free running; packed: position), and the wrap counter. */
   avail = 32,
   availWrap = 36,
@@ -502,7 +515,18 @@ export enum Driver {
   kicks = 96,
   badUsed = 104,
   batch = 112,
+  /** Poller of the device's that is rung for when the device wants a notification, or 0. */
+  bell = 120,
   SIZE = 128,
+}
+
+export enum DriverMode {
+  /** Notified of each used buffer. */
+  INTERRUPT = 0,
+  /** Asks for no notifications. */
+  POLL = 1,
+  /** Polls as a rule, but sleeps now. */
+  ARMED = 2,
 }
 
 /** Shadow entries only: `addr` is a list of `len` segments that stand in an indirect table. */
@@ -765,21 +789,67 @@ export enum MacEntry {
   STATIC = 0xffffffff,
 }
 
-/** An lcore: pollers run to completion. */
+/**
+ * An lcore: pollers run to completion, in one thread.
+ *
+ *     line 0  configuration, the poller list's length
+ *     line 1  doorbell | asleep | command | parked     where the lcore and other threads meet
+ *     line 2  counters, what this lcore knows of the doorbell
+ *     then    signals: a bit for each poller that was rung for
+ *     then    active: u16 numbers of the pollers that are polled; the others are armed
+ *     then    pollers
+ *
+ * Poller 0 is the thread itself: to ring for it only wakes the lcore.
+ */
 export enum Lcore {
   id = 0,
-  count = 4,
-  pollers = 64,
-  POLLERS_MAX = 2048,
-  SIZE = 16448, // pollers + POLLERS_MAX * Poller.SIZE
+  /** Its number: which cache of each pool is its own. */
+  index = 4,
+  /** Pollers, number 0 included. */
+  count = 8,
+  /** How many of them are polled. */
+  active = 12,
+  /** Empty turns after which a poller is armed and left out. */
+  patience = 16,
+  /** How often it looks at `command` after a turn that moved nothing, before the next: others need the lines it polls. */
+  pause = 20,
+  /** Counts the rings; what a sleeping lcore waits on. */
+  doorbell = 64,
+  /** 1: it sleeps or is about to, and wants to be woken. */
+  asleep = 68,
+  /** LcoreCommand; written by whoever controls the lcore. */
+  command = 72,
+  /** 1: it has seen that it is to pause, and touches nothing. */
+  parked = 76,
+  /** `doorbell` when signals were looked at last. */
+  seen = 128,
+  /** u64 counters: turns, those that moved nothing, and how often it slept. */
+  turns = 136,
+  idleTurns = 144,
+  sleeps = 152,
+  signals = 192,
+  actives = 704, // signals + POLLERS_MAX / 8
+  pollers = 8896, // actives + 2 * POLLERS_MAX
+  POLLERS_MAX = 4096,
+  SIZE = 74432, // pollers + POLLERS_MAX * Poller.SIZE
 }
 
-/** One of an lcore's pollers. */
+export enum LcoreCommand {
+  RUN = 0,
+  PAUSE = 1,
+  STOP = 2,
+}
+
+/** One of an lcore's pollers: a port of a switch, or a guest. */
 export enum Poller {
-  /** Kind.SWITCH or Kind.GUEST. */
-  kind = 0,
-  addr = 4,
-  SIZE = 8,
+  addr = 0,
+  /** Switch that the port is of; 0 for a guest. */
+  owner = 4,
+  /** The lcore that it is of. */
+  lcore = 8,
+  /** Turns in a row that moved nothing. */
+  idle = 12,
+  SIZE = 16,
 }
 
 /** `Port.takes` of a port that takes no buffer as it is. */

@@ -1,18 +1,39 @@
-/** An lcore: its pollers, run to completion one after the other (layout: `Lcore`). */
+/**
+ * An lcore (layout: `Lcore`): its pollers, run to completion one after the other.
+ *
+ * `poll` and `drain` run all of them, for a thread that has other things to do as well. `run` is a thread's whole life: it
+ * polls what has work; a poller that finds nothing for a while is armed and left out until it is rung for (vMux,
+ * "Scheduling"), and when none is left the thread sleeps.
+ */
+import { Count } from "./count";
 import { Guests } from "./guest";
-import { Kind, Lcore, Poller } from "./layout";
+import { Guest, Lcore, LcoreCommand, Mapping, Nic, Poller, Port, PortKind, Ring, RxQueue } from "./layout";
+import { Card, Pmd } from "./nic";
 import { Switching } from "./switch";
+import { Sync } from "./sync";
+import { Device } from "./virtqueue/device";
+import { Drivers } from "./virtqueue/driver";
+
+/** `Poller.idle` of one that is armed and isn't polled. */
+const ARMED: u32 = 0xffff_ffff;
 
 export class Lcores {
+  @inline static poller(lcore: usize, i: u32): usize {
+    return lcore + Lcore.pollers + i * Poller.SIZE;
+  }
+
+  /** One turn of a poller. Returns the frames moved. */
+  @inline static pollOne(p: usize): u32 {
+    const addr: usize = load<u32>(p, Poller.addr);
+    const sw: usize = load<u32>(p, Poller.owner);
+    return sw ? Switching.pollPort(sw, addr) : Guests.poll(addr);
+  }
+
   /** One turn of every poller. Returns the frames moved. */
   static poll(lcore: usize): u32 {
-    const n = load<u32>(lcore, Lcore.count);
     let moved: u32 = 0;
-    for (let i: u32 = 0; i < n; i++) {
-      const p = lcore + Lcore.pollers + i * Poller.SIZE;
-      const addr: usize = load<u32>(p, Poller.addr);
-      moved += load<u32>(p, Poller.kind) == Kind.SWITCH ? Switching.poll(addr) : Guests.poll(addr);
-    }
+    const end = Lcores.poller(lcore, load<u32>(lcore, Lcore.count));
+    for (let p = Lcores.poller(lcore, 1); p < end; p += Poller.SIZE) moved += Lcores.pollOne(p);
     return moved;
   }
 
@@ -25,5 +46,164 @@ export class Lcores {
       moved += some;
     }
     return moved;
+  }
+
+  /**
+   * Turns until the card at `nic` has `wanted` descriptors to send, or `patience` turns in a row have moved nothing: other
+   * lcores may be at work on them. Returns what the card has to send.
+   */
+  static drainTo(lcore: usize, nic: usize, wanted: u32, patience: u32): u32 {
+    let idle: u32 = 0;
+    let sent = Card.toTransmit(nic);
+    while (sent < wanted && idle++ < patience) {
+      if (Lcores.poll(lcore)) idle = 0;
+      else Lcores.pause(lcore);
+      sent = Card.toTransmit(nic);
+    }
+    return sent;
+  }
+
+  /** Runs until it is told to stop. */
+  static run(lcore: usize): void {
+    if (!ASC_FEATURE_THREADS) return;
+    Lcores.activateAll(lcore);
+    while (Lcores.obey(lcore)) {
+      Count.add(lcore + Lcore.turns, 1);
+      if (Sync.load<u32>(lcore + Lcore.doorbell) != load<u32>(lcore, Lcore.seen)) Lcores.answer(lcore);
+      if (!load<u32>(lcore, Lcore.active)) Lcores.sleep(lcore);
+      else if (!Lcores.turn(lcore)) {
+        Count.add(lcore + Lcore.idleTurns, 1);
+        Lcores.pause(lcore);
+      }
+    }
+  }
+
+  /** Pauses as long as it is told to: then nothing is touched. False when it is to stop. */
+  static obey(lcore: usize): bool {
+    let command = Sync.load<u32>(lcore + Lcore.command);
+    if (command == LcoreCommand.RUN) return true;
+    while (command == LcoreCommand.PAUSE) {
+      Sync.store<u32>(lcore + Lcore.parked, 1);
+      atomic.notify(lcore + Lcore.parked, 1);
+      atomic.wait<i32>(lcore + Lcore.command, LcoreCommand.PAUSE, -1);
+      // Who pauses it again looks at `parked`: so it is taken back first, and the command looked at then.
+      Sync.store<u32>(lcore + Lcore.parked, 0);
+      command = Sync.load<u32>(lcore + Lcore.command);
+    }
+    if (command == LcoreCommand.STOP) return false;
+    // Objects may have been added, or set up anew.
+    Lcores.activateAll(lcore);
+    return true;
+  }
+
+  /** All pollers are polled. */
+  static activateAll(lcore: usize): void {
+    store<u32>(lcore, 0, Lcore.active);
+    const count = load<u32>(lcore, Lcore.count);
+    for (let i: u32 = 1; i < count; i++) Lcores.activate(lcore, i);
+  }
+
+  static activate(lcore: usize, i: u32): void {
+    const active = load<u32>(lcore, Lcore.active);
+    const p = Lcores.poller(lcore, i);
+    store<u32>(p, 0, Poller.idle);
+    Lcores.arm(p, false);
+    store<u16>(lcore + Lcore.actives + active * 2, <u16>i);
+    store<u32>(lcore, active + 1, Lcore.active);
+  }
+
+  /** Polls again what was rung for. */
+  static answer(lcore: usize): void {
+    store<u32>(lcore, Sync.load<u32>(lcore + Lcore.doorbell), Lcore.seen);
+    const words = (load<u32>(lcore, Lcore.count) + 31) / 32;
+    for (let w: u32 = 0; w < words; w++) {
+      const at = lcore + Lcore.signals + w * 4;
+      if (!Sync.load<u32>(at)) continue;
+      for (let bits = atomic.xchg<u32>(at, 0); bits; bits &= bits - 1) {
+        const i = w * 32 + ctz<u32>(bits);
+        // One that has found work by itself since it armed is polled already.
+        if (i && load<u32>(Lcores.poller(lcore, i), Poller.idle) == ARMED) Lcores.activate(lcore, i);
+      }
+    }
+  }
+
+  /** One turn of the pollers that have work; those that haven't had any for long are armed. Returns the frames moved. */
+  static turn(lcore: usize): u32 {
+    const patience = load<u32>(lcore, Lcore.patience);
+    let active = load<u32>(lcore, Lcore.active);
+    let moved: u32 = 0;
+    let at = lcore + Lcore.actives;
+    for (let end = at + active * 2; at != end; ) {
+      const p = Lcores.poller(lcore, load<u16>(at));
+      const some = Lcores.pollOne(p);
+      moved += some;
+      const idle: u32 = some ? 0 : load<u32>(p, Poller.idle) + 1;
+      store<u32>(p, idle, Poller.idle);
+      at += 2;
+      if (idle < patience) continue;
+      Lcores.arm(p, true);
+      // Once more: what came before the other side could see that this one is armed.
+      const late = Lcores.pollOne(p);
+      if (late) {
+        moved += late;
+        Lcores.arm(p, false);
+        store<u32>(p, 0, Poller.idle);
+        continue;
+      }
+      store<u32>(p, ARMED, Poller.idle);
+      // The last one takes its place.
+      end -= 2;
+      at -= 2;
+      store<u16>(at, load<u16>(end));
+      store<u32>(lcore, --active, Lcore.active);
+    }
+    return moved;
+  }
+
+  /** Asks for a ring when there is work for the poller, or, when it polls, for none. */
+  static arm(p: usize, on: bool): void {
+    const addr: usize = load<u32>(p, Poller.addr);
+    if (!load<u32>(p, Poller.owner)) {
+      // Its sent buffers are what it receives into: it has to be told of them too.
+      Drivers.arm(load<u32>(addr, Guest.rx), on);
+      Drivers.arm(load<u32>(addr, Guest.tx), on);
+      return;
+    }
+    const kind = load<u32>(addr, Port.kind);
+    if (kind == PortKind.VHOST) {
+      const vq: usize = load<u32>(addr, Port.from);
+      if (Device.isUsable(vq)) Device.arm(vq, on);
+    } else if (kind == PortKind.RING) Sync.store<u32>(load<u32>(addr, Port.from) + Ring.armed, u32(on));
+    else Lcores.armCard(load<u32>(addr, Port.to), on);
+  }
+
+  /** A mapped queue that has too few of the guest's buffers waits for those as well. */
+  static armCard(nic: usize, on: bool): void {
+    Sync.store<u32>(nic + Nic.armed, u32(on));
+    const queues = load<u32>(nic, Nic.rxQueues);
+    for (let i: u32 = 0; i < queues; i++) {
+      const q = Card.rxQueue(nic, i);
+      const mapping: usize = load<u32>(q, RxQueue.mapping);
+      if (!mapping) continue;
+      const vq: usize = load<u32>(mapping, Mapping.virtqueue);
+      if (Device.isUsable(vq)) Device.arm(vq, on && Pmd.wantsRefill(q));
+    }
+  }
+
+  /** Between two turns of which the first moved nothing. */
+  @inline static pause(lcore: usize): void {
+    for (
+      let i = load<u32>(lcore, Lcore.pause);
+      i && Sync.load<u32>(lcore + Lcore.command) == LcoreCommand.RUN;
+      i--
+    ) {}
+  }
+
+  /** Every poller is armed: nothing to do until the doorbell is moved. */
+  static sleep(lcore: usize): void {
+    Count.add(lcore + Lcore.sleeps, 1);
+    Sync.store<u32>(lcore + Lcore.asleep, 1);
+    atomic.wait<i32>(lcore + Lcore.doorbell, load<u32>(lcore, Lcore.seen), -1);
+    Sync.store<u32>(lcore + Lcore.asleep, 0);
   }
 }

@@ -13,6 +13,7 @@
  */
 import { Count } from "./count";
 import { Objects } from "./directory";
+import { Doorbell } from "./doorbell";
 import { Toeplitz } from "./hash";
 import {
   FlowKey,
@@ -86,6 +87,7 @@ export class Card {
     if (!Card.write(q, frame, len, steered >> 16)) {
       Count.add(nic + Nic.rxNoBuffer, 1);
       Count.add(q + RxQueue.noBuffer, 1);
+      store<u32>(nic, 1, Nic.missed);
       return false;
     }
     Count.add(nic + Nic.rxPackets, 1);
@@ -139,14 +141,23 @@ export class Card {
     return true;
   }
 
-  /** Ends a burst: what was received becomes visible; queues that the driver has stopped say so. */
+  /**
+   * Ends a burst: what was received becomes visible; queues that the driver has stopped say so. A driver that sleeps
+   * gets an interrupt, also where a frame found no descriptor: it may have buffers by now.
+   */
   static flush(nic: usize): void {
     const n = load<u32>(nic, Nic.rxQueues);
-    for (let i: u32 = 0; i < n; i++) Card.flushQueue(Card.rxQueue(nic, i));
+    let some = load<u32>(nic, Nic.missed);
+    for (let i: u32 = 0; i < n; i++) some |= Card.flushQueue(Card.rxQueue(nic, i));
+    if (!some) return;
+    store<u32>(nic, 0, Nic.missed);
+    Doorbell.ringIfArmed(nic + Nic.armed, nic + Nic.bell);
   }
 
-  static flushQueue(q: usize): void {
-    if (load<u32>(q, RxQueue.pending)) {
+  /** Returns whether anything was received. */
+  static flushQueue(q: usize): u32 {
+    const pending = load<u32>(q, RxQueue.pending);
+    if (pending) {
       const p = load<u32>(q, RxQueue.ring) + load<u32>(q, RxQueue.first) * Packet.SIZE;
       Sync.store<u32>(p + Packet.len, load<u32>(p, Packet.len) | ((<u32>PacketFlag.DONE) << 16));
       store<u32>(q, 0, RxQueue.pending);
@@ -154,6 +165,7 @@ export class Card {
     if (load<u32>(q, RxQueue.running) && !Sync.load<u32>(q + RxQueue.enabled)) {
       Sync.store<u32>(q + RxQueue.running, 0);
     }
+    return pending;
   }
 
   /** Descriptors that the driver has queued for sending; they begin at `TxQueue.head`. */
@@ -328,6 +340,7 @@ export class Pmd {
     const next = load<u32>(q, TxQueue.next) + n;
     store<u32>(q, next, TxQueue.next);
     Sync.store<u32>(q + TxQueue.tail, next);
+    Doorbell.ringIfArmed(q + TxQueue.armed, q + TxQueue.bell);
   }
 
   /** Frees sent buffers, a burst at a time: its last descriptor tells of all. */

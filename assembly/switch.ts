@@ -44,13 +44,13 @@ export class Switching {
     const ports = load<u32>(sw, Switch.ports);
     let moved: u32 = 0;
     for (let i: u32 = 0; i < ports; i++) {
-      const port: usize = load<u32>(load<u32>(sw, Switch.table) + i * 4);
-      if (load<u32>(port, Port.up)) moved += Switching.pollPort(sw, port);
+      moved += Switching.pollPort(sw, Switching.port(sw, i));
     }
     return moved;
   }
 
   static pollPort(sw: usize, port: usize): u32 {
+    if (!load<u32>(port, Port.up)) return 0;
     const kind = load<u32>(port, Port.kind);
     const burst = load<u32>(sw, Switch.burst);
     const to = sw + Switch.packets;

@@ -9,10 +9,13 @@
  *     host.poll();
  *     nic.transmit((frames) => ...);
  */
-import { BUFFER_ROOM, Directory } from "../assembly/layout.ts";
+import { BUFFER_ROOM, Directory, LCORES_MAX } from "../assembly/layout.ts";
 import { Core } from "./core/core.ts";
 import { createLcore } from "./core/lcore.ts";
-import { createPool } from "./core/pool.ts";
+import { createPool, emptyCaches } from "./core/pool.ts";
+import { type LcoreError, WorkerLcore } from "./lcore/lcore.ts";
+import { place, type Role } from "./lcore/placement.ts";
+import { recover } from "./lcore/recover.ts";
 import { integer } from "./options.ts";
 import { FramePort } from "./ports/frame-port.ts";
 import { Guest, type GuestOptions } from "./roles/guest.ts";
@@ -20,6 +23,8 @@ import { Nic, type NicOptions } from "./roles/nic.ts";
 import { VSwitch, type VSwitchOptions } from "./roles/vswitch.ts";
 import { type Counted, type HostStats, readStats } from "./stats.ts";
 
+export { LcoreError, WorkerLcore } from "./lcore/lcore.ts";
+export type { Role } from "./lcore/placement.ts";
 export { FramePort } from "./ports/frame-port.ts";
 export { type Attach, type FunctionName, Guest, type GuestOptions } from "./roles/guest.ts";
 export { Nic, type NicOptions } from "./roles/nic.ts";
@@ -35,27 +40,51 @@ export interface HostOptions {
   buffers?: number;
 }
 
+export interface RunOptions {
+  /**
+   * What runs on workers: a list of switches and guests for each. What is in none stays on the calling thread, and so
+   * does a NIC's wire. Needs shared memory. At most 7.
+   */
+  lcores?: readonly (Role | readonly Role[])[];
+}
+
+/** Seconds of the core's clock are counted by this thread; so often, in milliseconds. */
+const TICK_MS = 250;
+/** Longest time between two turns of an idle host on the calling thread, in milliseconds. */
+const IDLE_MS = 16;
+
 /** One memory, and the NICs, guests and switches in it. */
 export class Host implements Counted {
   readonly core: Core;
   readonly poolId: number;
   readonly pool: number;
+  /** Address of the calling thread's lcore. */
   readonly lcore: number;
+  /** Those on workers, while they run. */
+  lcores: readonly WorkerLcore[] = [];
   readonly nics: Nic[] = [];
   readonly guests: Guest[] = [];
   readonly switches: VSwitch[] = [];
+  readonly ports: FramePort[] = [];
   readonly buffers: number;
-  #ports = 0;
-  #stopped = false;
+  readonly shared: boolean;
+  /** Addresses of all lcores there ever were; number 0 is the calling thread's. */
+  readonly #lcores: number[];
+  #placed = new Map<Role, number>();
+  #changing = 0;
+  #stopped = true;
+  #wake: () => void = () => {};
   readonly #start = performance.now();
 
   private constructor(options: HostOptions) {
-    this.core = Core.create(options.memory ?? 64 * 1024 * 1024, options.shared ?? false);
+    this.shared = options.shared ?? false;
+    this.core = Core.create(options.memory ?? 64 * 1024 * 1024, this.shared);
     this.buffers = integer("buffers", options.buffers ?? 4096, 1, 65535);
     const pool = createPool(this.core, this.buffers, BUFFER_ROOM);
     this.poolId = pool.id;
     this.pool = pool.address;
-    this.lcore = createLcore(this.core);
+    this.lcore = createLcore(this.core, 0);
+    this.#lcores = [this.lcore];
   }
 
   /**
@@ -79,14 +108,33 @@ export class Host implements Counted {
 
   /** A switch port whose other end is JavaScript. */
   port(): FramePort {
-    return new FramePort(this, `port${this.#ports++}`);
+    const port = new FramePort(this, `port${this.ports.length}`);
+    this.ports.push(port);
+    return port;
   }
 
   /** Connects NICs, guests and ports; guests attached by "iovtee" are mapped to the first NIC among them. */
   vswitch(options: VSwitchOptions): VSwitch {
-    const sw = new VSwitch(this, options);
-    this.switches.push(sw);
-    return sw;
+    return this.paused(() => {
+      const sw = new VSwitch(this, `switch${this.switches.length}`, options);
+      this.switches.push(sw);
+      return sw;
+    });
+  }
+
+  paused<T>(change: () => T): T {
+    if (this.#changing++ === 0) {
+      for (const lcore of this.lcores) lcore.pause();
+    }
+    try {
+      for (const lcore of this.lcores) lcore.parked();
+      return change();
+    } finally {
+      if (--this.#changing === 0) {
+        place(this.core, this.#lcores, this.switches, this.#placed);
+        for (const lcore of this.lcores) lcore.resume();
+      }
+    }
   }
 
   /** One turn of every switch and guest. @returns frames moved */
@@ -101,17 +149,113 @@ export class Host implements Counted {
     return this.core.exports.drainLcore(this.lcore, turns);
   }
 
-  /** Polls until `stop()`; between turns other tasks of this thread have theirs. */
-  async run(): Promise<void> {
+  /**
+   * Polls until `stop()`; between turns other tasks of this thread have theirs. With `lcores`, what they name runs on
+   * workers meanwhile.
+   * @throws LcoreError where one of them died: then all have been stopped, and the host can be run again
+   */
+  async run(options: RunOptions = {}): Promise<void> {
+    const { done } = await this.launch(options.lcores ?? []);
+    for (let idle = 0; !this.#stopped; ) {
+      idle = this.drain(64) > 0 ? 0 : Math.min(IDLE_MS, 2 * idle + 1);
+      await new Promise<void>((awake) => {
+        const timer = setTimeout(awake, idle);
+        this.#wake = () => {
+          clearTimeout(timer);
+          awake();
+        };
+      });
+    }
+    await done;
+  }
+
+  /**
+   * Starts workers that run what `lcores` names, until `stop()`; what is in none of the lists is left to this thread, by
+   * `poll()`. Objects may be connected, mapped, stopped and started meanwhile: the lcores pause for that.
+   * @returns resolves when all of them run, to what tells when all of them have stopped
+   * @throws RangeError for what can't be placed so; LcoreError where a worker doesn't start
+   */
+  async launch(lcores: readonly (Role | readonly Role[])[]): Promise<{ done: Promise<void> }> {
+    if (!this.#stopped) throw new Error("host: runs already, expected stop() first");
+    const lists = lcores.map((roles) => (Array.isArray(roles) ? roles : [roles]) as readonly Role[]);
+    this.#checkPlaces(lists);
     this.#stopped = false;
-    while (!this.#stopped) {
-      this.drain(64);
-      await new Promise((done) => setTimeout(done, 0));
+    this.#placed = new Map(lists.flatMap((roles, i) => roles.map((role) => [role, i + 1] as const)));
+    while (this.#lcores.length <= lists.length)
+      this.#lcores.push(createLcore(this.core, this.#lcores.length));
+    emptyCaches(this.core, this.pool);
+    place(this.core, this.#lcores, this.switches, this.#placed);
+    const starting = lists.map((roles, i) => {
+      const name = `lcore${i + 1} (${roles.map((role) => role.name).join(", ")})`;
+      return WorkerLcore.start(this.core, name, this.#lcores[i + 1] as number);
+    });
+    const started = await Promise.allSettled(starting);
+    this.lcores = started.flatMap((one) => (one.status === "fulfilled" ? [one.value] : []));
+    const done = this.#watch();
+    done.catch(() => {}); // the caller hears of it where it waits
+    const failed = started.find((one) => one.status === "rejected");
+    if (!failed) return { done };
+    this.stop();
+    await done.catch(() => {});
+    throw failed.reason;
+  }
+
+  /** Waits until all lcores have stopped; as soon as one fails the others are stopped. */
+  async #watch(): Promise<void> {
+    const clock = setInterval(() => this.#tick(), TICK_MS);
+    const { lcores } = this;
+    const died = new Map<WorkerLcore, LcoreError>();
+    await Promise.all(
+      lcores.map(async (lcore) => {
+        const error = await lcore.ended;
+        if (error) died.set(lcore, error);
+        this.stop();
+      }),
+    );
+    clearInterval(clock);
+    this.lcores = [];
+    if (died.size > 0) this.#recover([...died.keys()], [...died.values()]);
+    else emptyCaches(this.core, this.pool);
+    this.#placed.clear();
+    place(this.core, this.#lcores, this.switches, this.#placed);
+    const [error] = died.values();
+    if (error) throw error;
+  }
+
+  #recover(dead: WorkerLcore[], errors: LcoreError[]): void {
+    const roles = [...this.#placed].filter(([, i]) =>
+      dead.some(({ address }) => address === this.#lcores[i]),
+    );
+    const switches = this.switches.filter((sw) => roles.some(([role]) => role === sw));
+    const guests = this.guests.filter((guest) => roles.some(([role]) => role === guest));
+    const recovered = recover(this, switches, guests);
+    for (const error of errors) error.recovered = recovered;
+  }
+
+  #checkPlaces(lists: readonly (readonly Role[])[]): void {
+    if (lists.length >= LCORES_MAX) {
+      throw new RangeError(`lcores: ${lists.length}, expected ${LCORES_MAX - 1} at most`);
+    }
+    const all = lists.flat();
+    for (const role of all) {
+      if (all.indexOf(role) !== all.lastIndexOf(role)) {
+        throw new RangeError(`lcores: ${role.name} on two of them, expected one`);
+      }
+    }
+    if (lists.length > 0 && !this.shared) {
+      throw new RangeError("lcores: the host's memory isn't shared, expected Host.create({ shared: true })");
     }
   }
 
+  /** Ends `run()`, and the lcores on workers; what `run()` or `launch()` gave tells when that has happened. */
   stop(): void {
     this.#stopped = true;
+    this.wake();
+    for (const lcore of this.lcores) void lcore.stop();
+  }
+
+  wake(): void {
+    this.#wake();
   }
 
   #tick(): void {

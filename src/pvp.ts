@@ -13,6 +13,7 @@ import { localMac, parseMac } from "./mac.ts";
 import { CaptureError } from "./ports/capture.ts";
 import { CaptureWriter, readCapture } from "./ports/capture-file.ts";
 import { FrameGenerator, type FrameSize, meanBytes } from "./ports/generator.ts";
+import { type Places, parseLcores, rolesOf, room, settle } from "./pvp-lcores.ts";
 import { parseRules } from "./rules.ts";
 
 export interface PvpOptions {
@@ -32,6 +33,11 @@ export interface PvpOptions {
   /** Guests side by side, each with traffic of its own. */
   guests?: number;
   function?: FunctionName;
+  /**
+   * What runs on which thread: "nic", "host" (the switch) and "guest", joined by "+" where they share an lcore; the one
+   * with the card is the calling thread. Default: all on the calling thread, in memory that isn't shared.
+   */
+  lcores?: string[];
   /** Text of the firewall's rules. */
   rules?: string;
   lookup?: "learning";
@@ -67,6 +73,8 @@ export interface PvpRun {
 export interface PvpReport {
   runtime: { name: string; version: string; cpu?: string; cores?: number; memory: "shared" | "unshared" };
   command: "pvp";
+  /** As asked for; without: one thread. */
+  lcores?: string[];
   runs: PvpRun[];
   interrupted?: boolean;
 }
@@ -110,9 +118,10 @@ export async function pvp(options: PvpOptions): Promise<PvpReport> {
       version: process.versions.node,
       cpu: cpus()[0]?.model ?? "",
       cores: cpus().length,
-      memory: "unshared",
+      memory: o.lcores ? "shared" : "unshared",
     },
     command: "pvp",
+    ...(o.lcores ? { lcores: o.lcores } : {}),
     runs: [],
   };
   const total = frames.length * o.attach.length * o.repeat;
@@ -135,6 +144,7 @@ export async function pvp(options: PvpOptions): Promise<PvpReport> {
       const vhost = rigs.find((rig) => rig.attach === "vhost");
       for (const rig of rigs) if (rig.packets > 0) report.runs.push(rig.row(vhost));
       broken ??= rigs.map((rig) => rig.broken).find((error) => error !== undefined);
+      for (const rig of rigs) await rig.close();
       if (o.signal?.aborted) break;
     }
   } finally {
@@ -145,8 +155,8 @@ export async function pvp(options: PvpOptions): Promise<PvpReport> {
   return report;
 }
 
-type Checked = Required<Omit<PvpOptions, "capture" | "out" | "packets" | "rules" | "signal" | "onProgress">> &
-  Pick<PvpOptions, "capture" | "out" | "packets" | "rules" | "signal" | "onProgress">;
+type Checked = Required<Omit<PvpOptions, Optional>> & Pick<PvpOptions, Optional>;
+type Optional = "capture" | "out" | "packets" | "rules" | "lcores" | "signal" | "onProgress";
 
 function checked(options: PvpOptions): Checked {
   const whole = (name: string, value: number, least: number, most: number) => {
@@ -173,6 +183,7 @@ function checked(options: PvpOptions): Checked {
   o.seed = whole("seed", options.seed ?? 1, 0, 0xffffffff);
   if (options.packets !== undefined) whole("packets", options.packets, 1, 2 ** 40);
   for (const size of o.size) if (size !== "imix") whole("size", size, 64, FRAME_MAX + 4);
+  if (o.lcores) parseLcores(o.lcores);
   if (o.function === "firewall") parseRules(o.rules ?? "");
   return o;
 }
@@ -192,7 +203,11 @@ class Rig {
     readonly o: Checked,
     readonly host: Host,
     readonly nic: Nic,
+    readonly guests: Guest[],
     readonly wire: Wire,
+    readonly places: Places | undefined,
+    /** Tells when the lcores on workers have stopped. */
+    readonly done: Promise<void>,
   ) {}
 
   static async create(attach: Attach, frame: FrameSize | string, o: Checked): Promise<Rig> {
@@ -201,7 +216,7 @@ class Rig {
     // Whole pages for each guest; host buffers; the NIC's rings; the tables of each object.
     const guestBytes = Math.ceil((o.ring * 5000 + 64 * 2176) / 65536) * 65536 + o.ring * 300 + 32768;
     const bytes = 8 * 1024 * 1024 + buffers * 2200 + count * (guestBytes + o.ring * 64);
-    const host = await Host.create({ memory: bytes, buffers });
+    const host = await Host.create({ memory: bytes, buffers, shared: o.lcores !== undefined });
     const nic = host.nic({ ring: o.ring, queues: o.guests + 1 });
     const rules = o.function === "firewall" ? parseRules(o.rules ?? "") : undefined;
     const guests: Guest[] = [];
@@ -222,13 +237,20 @@ class Rig {
         );
       }
     }
-    host.vswitch({ connect: [nic, ...guests], burst: o.burst });
+    const sw = host.vswitch({ connect: [nic, ...guests], burst: o.burst });
     const to = Array.from({ length: o.guests }, (_, g) => mac(g * o.chain));
     const wire =
       o.capture === undefined
         ? new GeneratorWire(host, nic, frame as FrameSize, to, o)
         : new CaptureWire(host, nic, o.capture, to, o);
-    return new Rig(attach, frame, o, host, nic, wire);
+    const places = o.lcores ? parseLcores(o.lcores) : undefined;
+    const { done } = await host.launch(places ? rolesOf(places, sw, guests) : []);
+    return new Rig(attach, frame, o, host, nic, guests, wire, places, done);
+  }
+
+  async close(): Promise<void> {
+    this.host.stop();
+    await this.done;
   }
 
   /** Until the engine has compiled the core for speed. */
@@ -256,17 +278,32 @@ class Rig {
   /** Fills the card, times host and guests, empties the card. Returns the time in ms, 0 at the end of the round. */
   #cycle(writer?: CaptureWriter): number {
     // One in eight of a mapped guest's buffers isn't the card's.
-    const n = this.wire.fill(this.o.ring - (this.o.ring >> 3) || 1);
-    if (n === 0) return 0;
-    const start = performance.now();
-    this.host.drain();
+    const most = this.o.ring - (this.o.ring >> 3) || 1;
+    const heads = this.guests.filter((_, i) => i % this.o.chain === 0);
+    const n = Math.min(most, this.places ? room(this.host, this.nic, this.guests, heads) : most);
+    // A card with an lcore of its own works while the others do: the clock runs for it too.
+    const apart = this.places?.here.size === 1;
+    const before = this.#droppedBefore;
+    const filling = performance.now();
+    const frames = this.wire.fill(n);
+    if (frames === 0) return 0;
+    const start = apart ? filling : performance.now();
+    if (!this.places || this.places.workers.length === 0) this.host.drain();
+    else if (!settle(this.host, this.nic, frames, () => this.#dropped() - before))
+      this.#droppedBefore = this.#dropped();
     const time = performance.now() - start;
     writer?.write(this.nic.toTransmit(), this.wire.now());
     this.wire.drain();
-    this.#frames = n;
+    this.#frames = frames;
     return Math.max(time, 1e-6);
   }
   #frames = 0;
+  #droppedBefore = 0;
+
+  /** Frames dropped so far, wherever and for whatever reason. */
+  #dropped(): number {
+    return Object.values(this.#counts().drops).reduce((sum, n) => sum + n, 0);
+  }
 
   async round(signal: AbortSignal | undefined, writer: CaptureWriter | undefined): Promise<void> {
     let time = 0;

@@ -12,6 +12,7 @@
  * The checks are the same for both formats; `SplitDevice` and `PackedDevice` say where the fields are.
  */
 import { Count } from "../count";
+import { Doorbell } from "../doorbell";
 import {
   DescFlag,
   Feature,
@@ -27,6 +28,7 @@ import {
   Virtqueue,
 } from "../layout";
 import { Desc } from "../packet";
+import { Sync } from "../sync";
 
 export class Device {
   /**
@@ -55,22 +57,29 @@ export class Device {
     store<u32>(vq, 1, Virtqueue.usedWrap);
     store<u32>(vq, 0, Virtqueue.broken);
     store<u32>(vq, 1, Virtqueue.ready);
-    Device.pollDriver(vq);
+    Device.arm(vq, false);
     return true;
   }
 
   /**
-   * The device polls, so it asks for no available-buffer notifications (2.7.10, 2.8.10). With event indices
-   * it can only name one that is as far off as possible (2.7.10.2: "MUST set flags to 0").
+   * Whether the device wants to be told of available buffers: as long as it polls it doesn't (2.7.10, 2.8.10). With
+   * event indices it then names one that has been passed already (2.7.10.2: "MUST set flags to 0").
    */
-  static pollDriver(vq: usize): void {
-    const device = load<u32>(vq, Virtqueue.device);
-    if (load<u32>(vq, Virtqueue.features) & Feature.PACKED) {
-      store<u16>(device, PackedEvent.DISABLE, PackedEvent.flags);
-    } else if (load<u32>(vq, Virtqueue.features) & Feature.EVENT_IDX) {
-      store<u16>(device, 0, SplitUsed.flags);
-      store<u16>(device + SplitUsed.ring + load<u32>(vq, Virtqueue.size) * SplitUsed.ELEMENT, 0xffff);
-    } else store<u16>(device, RING_FLAG_NO_EVENT, SplitUsed.flags);
+  static arm(vq: usize, on: bool): void {
+    const device: usize = load<u32>(vq, Virtqueue.device);
+    const features = load<u32>(vq, Virtqueue.features);
+    if (features & Feature.PACKED) {
+      Sync.store<u16>(device + PackedEvent.flags, <u16>(on ? PackedEvent.ENABLE : PackedEvent.DISABLE));
+    } else if (features & Feature.EVENT_IDX) {
+      const event = device + SplitUsed.ring + load<u32>(vq, Virtqueue.size) * SplitUsed.ELEMENT;
+      Sync.store<u16>(event, <u16>(load<u32>(vq, Virtqueue.avail) - u32(!on)));
+    } else Sync.store<u16>(device + SplitUsed.flags, <u16>(on ? 0 : RING_FLAG_NO_EVENT));
+  }
+
+  /** The driver is to be told of used buffers, as it asked for. */
+  static notify(vq: usize): void {
+    Count.add(vq + Virtqueue.notifications, 1);
+    Doorbell.ring(load<u32>(vq, Virtqueue.bell));
   }
 
   static inside(vq: usize, addr: u64, bytes: u32, alignment: u64): bool {

@@ -11,17 +11,23 @@
  */
 
 import { Count } from "../count";
+import { Doorbell } from "../doorbell";
 import {
   Driver,
+  DriverMode,
   Feature,
   INDIRECT_ENTRIES,
+  PackedEvent,
   Packet,
   PacketFlag,
+  RING_FLAG_NO_EVENT,
   SHADOW_LIST,
   SHADOW_REST,
+  SplitAvail,
   SplitDesc,
 } from "../layout";
 import { Desc } from "../packet";
+import { Sync } from "../sync";
 
 /** Low half of the packet descriptor of a whole frame in one segment, whose flags are 0: what is less than this. */
 export const FLAGGED: u64 = 1 << 48;
@@ -133,6 +139,29 @@ export class Drivers {
       n++;
     }
     return n;
+  }
+
+  /**
+   * A driver that polls is about to sleep (`on`), and wants to be told of used buffers until it polls again; one that
+   * is notified anyway goes on as it is.
+   */
+  static arm(drv: usize, on: bool): void {
+    if (load<u32>(drv, Driver.mode) == DriverMode.INTERRUPT) return;
+    store<u32>(drv, on ? DriverMode.ARMED : DriverMode.POLL, Driver.mode);
+    const area: usize = load<u32>(drv, Driver.driver);
+    const features = load<u32>(drv, Driver.features);
+    if (features & Feature.PACKED) {
+      Sync.store<u16>(area + PackedEvent.flags, <u16>(on ? PackedEvent.ENABLE : PackedEvent.DISABLE));
+    } else if (features & Feature.EVENT_IDX) {
+      const event = area + SplitAvail.ring + load<u32>(drv, Driver.size) * 2;
+      Sync.store<u16>(event, <u16>(load<u32>(drv, Driver.lastUsed) - u32(!on)));
+    } else Sync.store<u16>(area + SplitAvail.flags, <u16>(on ? 0 : RING_FLAG_NO_EVENT));
+  }
+
+  /** The device is to be told of available buffers, as it asked for. */
+  static kick(drv: usize): void {
+    Count.add(drv + Driver.kicks, 1);
+    Doorbell.ring(load<u32>(drv, Driver.bell));
   }
 
   static countBadUsed(drv: usize): void {

@@ -4,7 +4,6 @@
  * with wrap counters (2.8.1). Of a burst of used descriptors the first one's flags are written last: a driver
  * that goes through the ring in order sees none of the burst before all of it.
  */
-import { Count } from "../count";
 import { DescFlag, Feature, NetHeader, PackedDesc, PackedEvent, Packet, Refusal, Virtqueue } from "../layout";
 import { Desc } from "../packet";
 import { Sync } from "../sync";
@@ -208,7 +207,7 @@ export class PackedDevice {
         event -= load<u32>(vq, Virtqueue.size);
       notify = Device.passes(<u16>event, <u16>used, <u16>(used - moved));
     }
-    if (notify) Count.add(vq + Virtqueue.notifications, 1);
+    if (notify) Device.notify(vq);
     return notify;
   }
 }

@@ -1,8 +1,8 @@
 /** Packed virtqueue, driver side (virtio 1.2, 2.8.21, 2.8.22). The verbs are told in `driver.ts`. */
-import { Count } from "../count";
 import {
   DescFlag,
   Driver,
+  DriverMode,
   Feature,
   INDIRECT_ENTRIES,
   PackedDesc,
@@ -154,7 +154,7 @@ export class PackedDriver {
       if (((suppression >> 15) & 1) != load<u32>(drv, Driver.availWrap)) event -= load<u32>(drv, Driver.size);
       notify = Device.passes(<u16>event, <u16>avail, <u16>(avail - moved));
     }
-    if (notify) Count.add(drv + Driver.kicks, 1);
+    if (notify) Drivers.kick(drv);
     return notify;
   }
 
@@ -222,7 +222,10 @@ export class PackedDriver {
     }
     store<u32>(drv, position, Driver.lastUsed);
     store<u32>(drv, wrap, Driver.usedWrap);
-    if (load<u32>(drv, Driver.features) & Feature.EVENT_IDX && !load<u32>(drv, Driver.polls)) {
+    if (
+      load<u32>(drv, Driver.features) & Feature.EVENT_IDX &&
+      load<u32>(drv, Driver.mode) != DriverMode.POLL
+    ) {
       // 2.8.10: notify when the descriptor at this position and wrap counter is used.
       const event = position | (wrap << 15) | ((<u32>PackedEvent.DESC) << 16);
       Sync.store<u32>(load<u32>(drv, Driver.driver), event);

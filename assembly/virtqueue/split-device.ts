@@ -3,7 +3,6 @@
  *
  *     avail ring --take--> (buffers in flight) --complete--> used ring --publish--> used.idx
  */
-import { Count } from "../count";
 import {
   DescFlag,
   Feature,
@@ -214,7 +213,7 @@ export class SplitDevice {
       const event = Sync.load<u16>(driver + SplitAvail.ring + load<u32>(vq, Virtqueue.size) * 2);
       notify = Device.passes(event, <u16>used, <u16>old);
     } else notify = (Sync.load<u16>(driver + SplitAvail.flags) & RING_FLAG_NO_EVENT) == 0;
-    if (notify) Count.add(vq + Virtqueue.notifications, 1);
+    if (notify) Device.notify(vq);
     return notify;
   }
 }

@@ -1,8 +1,8 @@
 /** Split virtqueue, driver side (virtio 1.2, 2.7.13, 2.7.14). The verbs are told in `driver.ts`. */
-import { Count } from "../count";
 import {
   DescFlag,
   Driver,
+  DriverMode,
   Feature,
   INDIRECT_ENTRIES,
   Packet,
@@ -124,7 +124,7 @@ export class SplitDriver {
       const event = Sync.load<u16>(device + SplitUsed.ring + load<u32>(drv, Driver.size) * SplitUsed.ELEMENT);
       notify = Device.passes(event, <u16>avail, <u16>old);
     } else notify = (Sync.load<u16>(device + SplitUsed.flags) & RING_FLAG_NO_EVENT) == 0;
-    if (notify) Count.add(drv + Driver.kicks, 1);
+    if (notify) Drivers.kick(drv);
     return notify;
   }
 
@@ -144,7 +144,7 @@ export class SplitDriver {
     if (load<u32>(drv, Driver.features) & Feature.EVENT_IDX) {
       const now = load<u32>(drv, Driver.lastUsed);
       // Polling: an event index that was passed already. Else: notify at the next used buffer.
-      const event = load<u32>(drv, Driver.polls) ? now - 1 : now;
+      const event = load<u32>(drv, Driver.mode) == DriverMode.POLL ? now - 1 : now;
       Sync.store<u16>(load<u32>(drv, Driver.driver) + SplitAvail.ring + (mask + 1) * 2, <u16>event);
     }
     return n;

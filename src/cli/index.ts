@@ -145,6 +145,11 @@ program
       "sink",
     ]),
   )
+  .option(
+    "--lcores <LIST>",
+    "threads: nic, host and guest, joined by + where they share one, as nic+host,guest (default: one thread)",
+    (text) => text.split(","),
+  )
   .option("--rules <FILE>", "the firewall's rules, first match wins")
   .addOption(
     new Option("--lookup <NAME>", "how the switch finds the port (default: learning)").choices(["learning"]),

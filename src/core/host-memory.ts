@@ -7,6 +7,14 @@ export interface HostMemory {
   /** The pool of the host's buffers: its directory id and its address. */
   readonly poolId: number;
   readonly pool: number;
-  /** Address of the lcore that polls switches and guests. */
+  /** Address of the calling thread's lcore. */
   readonly lcore: number;
+  /**
+   * Makes a change to what lcores use, while none of them touches anything; afterwards they poll what is there then.
+   * Changes may be nested.
+   * @throws LcoreError where an lcore doesn't pause
+   */
+  paused<T>(change: () => T): T;
+  /** There is something to poll: an idle `run()` on this thread goes on at once. */
+  wake(): void;
 }

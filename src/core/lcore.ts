@@ -1,30 +1,59 @@
-/** Makes lcores (layout: `Lcore`). The core's `pollLcore` and `drainLcore` run their pollers. */
+/** Makes lcores (layout: `Lcore`). The core's `pollLcore`, `drainLcore` and `runLcore` run their pollers. */
 import { Kind, Lcore, Poller } from "../../assembly/layout.ts";
 import type { Core } from "./core.ts";
 
-/**
- * An lcore without pollers.
- * @returns its address
- * @throws RangeError where the memory is full
- */
-export function createLcore(core: Core): number {
-  const { id, address } = core.place(Kind.LCORE, Lcore.SIZE, "lcore");
-  core.setU32(address + Lcore.id, id);
-  return address;
+/** Empty turns after which a poller is left out until it is rung for: about a quarter of a millisecond. */
+const PATIENCE = 10_000;
+/** Looks at the lcore's own line between two empty turns; about 30 ns. */
+const PAUSE = 32;
+
+/** What an lcore polls: a port of the switch `owner`, or a guest, whose `owner` is 0. */
+export interface Polled {
+  readonly address: number;
+  readonly owner: number;
 }
 
 /**
- * From now on the lcore polls the switch or the guest at `address` too.
- * @throws RangeError where it has 2048 pollers
+ * An lcore without pollers.
+ * @param index its number, which says which cache of each pool is its own
+ * @returns its address
+ * @throws RangeError where the memory is full
  */
-export function addPoller(core: Core, lcore: number, kind: Kind.SWITCH | Kind.GUEST, address: number): void {
-  const count = core.u32(lcore + Lcore.count);
-  if (count === Lcore.POLLERS_MAX) {
-    throw new RangeError(`lcore: ${count} switches and guests already, expected at most as many`);
-  }
-  core.setFields(lcore + Lcore.pollers + count * Poller.SIZE, {
-    [Poller.kind]: kind,
-    [Poller.addr]: address,
+export function createLcore(core: Core, index: number): number {
+  const { id, address } = core.place(Kind.LCORE, Lcore.SIZE, `lcore ${index}`);
+  core.setFields(address, {
+    [Lcore.id]: id,
+    [Lcore.index]: index,
+    [Lcore.count]: 1, // poller 0 is the thread itself
+    [Lcore.patience]: PATIENCE,
+    [Lcore.pause]: PAUSE,
+    [Lcore.pollers + Poller.lcore]: address,
   });
-  core.setU32(lcore + Lcore.count, count + 1);
+  return address;
+}
+
+/** Address of an lcore's poller. Number 0 is the thread itself: to ring for it wakes the lcore. */
+export function pollerAt(lcore: number, number: number): number {
+  return lcore + Lcore.pollers + number * Poller.SIZE;
+}
+
+/**
+ * From now on the lcore, which isn't running, polls these, in this order.
+ * @throws RangeError where they are more than 4095
+ */
+export function setPollers(core: Core, lcore: number, polled: readonly Polled[]): void {
+  if (polled.length >= Lcore.POLLERS_MAX) {
+    throw new RangeError(
+      `lcore: ${polled.length} ports and guests, expected ${Lcore.POLLERS_MAX - 1} at most`,
+    );
+  }
+  polled.forEach(({ address, owner }, i) => {
+    core.setFields(pollerAt(lcore, i + 1), {
+      [Poller.addr]: address,
+      [Poller.owner]: owner,
+      [Poller.lcore]: lcore,
+      [Poller.idle]: 0,
+    });
+  });
+  core.setU32(lcore + Lcore.count, polled.length + 1);
 }

@@ -1,5 +1,5 @@
 /** Makes mempools (layout: `Pool`, `PoolCache`). The core's `takeBuffers` and `giveBuffers` move buffers. */
-import { HEADROOM, Kind, LCORES_MAX, Pool, PoolCache, RingKind } from "../../assembly/layout.ts";
+import { HEADROOM, Kind, LCORES_MAX, Pool, PoolCache, Ring, RingKind } from "../../assembly/layout.ts";
 import type { Access } from "./access.ts";
 import type { Core, Placed } from "./core.ts";
 import { writePacket } from "./packet.ts";
@@ -53,4 +53,39 @@ export function createPool(core: Core, count: number, room: number): Placed {
     ring: ring.address,
   });
   return pool;
+}
+
+/**
+ * Sets a pool up anew, but for the buffers whose numbers are `held`: those are out, all others are free. When no lcore
+ * runs.
+ */
+export function refillPool(core: Core, pool: number, held: ReadonlySet<number>): void {
+  const free = Array.from({ length: core.u32(pool + Pool.count) }, (_, i) => i).filter((i) => !held.has(i));
+  const [base, room] = [core.u32(pool + Pool.blank), core.u32(pool + Pool.room)];
+  const [id, stride] = [core.u32(pool + Pool.id), core.u32(pool + Pool.stride)];
+  for (let lcore = 0; lcore < LCORES_MAX; lcore++) {
+    const cache = pool + Pool.caches + lcore * PoolCache.SIZE;
+    core.setU32(cache + PoolCache.length, 0);
+    core.setU64(cache + PoolCache.allocated, lcore === 0 ? BigInt(held.size) : 0n);
+    core.setU64(cache + PoolCache.freed, 0n);
+  }
+  const ring = core.u32(pool + Pool.ring);
+  core.setFields(ring, { [Ring.head]: 0, [Ring.headDone]: 0, [Ring.tail]: 0, [Ring.tailDone]: 0 });
+  fillRing(core, ring, free.length, (slot, i) => {
+    const index = free[i] as number;
+    writePacket(core, slot, { addr: base + index * stride, len: room, owner: id, index });
+  });
+}
+
+/**
+ * Puts what lies in the caches of all lcores back into the ring, where every lcore finds it: when no lcore runs, so that
+ * none keeps buffers that it will never use.
+ */
+export function emptyCaches(core: Core, pool: number): void {
+  for (let lcore = 0; lcore < LCORES_MAX; lcore++) {
+    const cache = pool + Pool.caches + lcore * PoolCache.SIZE;
+    const length = core.u32(cache + PoolCache.length);
+    if (length > 0) core.exports.enqueueBulk(core.u32(pool + Pool.ring), cache + PoolCache.slots, length);
+    core.setU32(cache + PoolCache.length, 0);
+  }
 }

@@ -5,6 +5,7 @@
 import {
   DescFlag,
   Driver,
+  DriverMode,
   Feature,
   FRAME_MAX,
   FRAME_MIN,
@@ -111,7 +112,7 @@ export function initDriver(access: Access, address: number, fields: DriverFields
     [Driver.size]: size,
     [Driver.features]: features,
     [Driver.base]: fields.base,
-    [Driver.polls]: polls ? 1 : 0,
+    [Driver.mode]: polls ? DriverMode.POLL : DriverMode.INTERRUPT,
     [Driver.availWrap]: 1, // 2.8.1: both wrap counters begin with 1
     [Driver.usedWrap]: 1,
     [Driver.freeIds]: freeIds,

@@ -73,6 +73,7 @@ export class FramePort {
     } finally {
       this.#pushing = false;
     }
+    this.host.wake();
     return core.exports.enqueue(this.toHost, this.#list, n);
   }
 

@@ -3,6 +3,7 @@ import {
   FRAME_MAX,
   FRAME_ROOM,
   Kind,
+  Lcore,
   Nic as NicLayout,
   Packet,
   RSS_TABLE_SIZE,
@@ -159,6 +160,7 @@ export class Nic {
       });
       taken += core.exports.receive(this.address, this.#staging, some.length);
     }
+    this.host.wake();
     return taken;
   }
 
@@ -167,8 +169,12 @@ export class Nic {
    * in a copy.
    */
   toTransmit(): Uint8Array[] {
+    return this.#queued(this.host.core.exports.toTransmit(this.address));
+  }
+
+  /** The first `n` descriptors that the card has been given, as frames. */
+  #queued(n: number): Uint8Array[] {
     const { core } = this.host;
-    const n = core.exports.toTransmit(this.address);
     const queue = core.u32(this.address + NicLayout.tx);
     const ring = core.u32(queue + TxQueue.ring);
     const mask = core.u32(queue + TxQueue.mask);
@@ -183,10 +189,35 @@ export class Nic {
   transmit(sink?: (frames: Uint8Array[]) => void): number {
     const { core } = this.host;
     const n = core.exports.toTransmit(this.address);
-    const frames = this.toTransmit();
+    const frames = this.#queued(n);
     if (frames.length > 0) sink?.(frames);
     core.exports.transmitted(this.address, n);
     return frames.length;
+  }
+
+  /**
+   * Sleeps until the card has something to send: for a host whose switch runs on a worker. Not on a browser's main thread,
+   * which must not block.
+   * @returns false after `timeout` milliseconds
+   */
+  wait(timeout = Number.POSITIVE_INFINITY): boolean {
+    const { core, lcore } = this.host;
+    const words = new Int32Array(core.memory.buffer);
+    const at = (address: number) => address >> 2;
+    const armed = at(core.u32(this.address + NicLayout.tx) + TxQueue.armed);
+    const end = performance.now() + timeout;
+    // As assembly/doorbell.ts says: ask, look once more, sleep unless the doorbell has moved.
+    const seen = Atomics.load(words, at(lcore + Lcore.doorbell));
+    Atomics.store(words, armed, 1);
+    Atomics.store(words, at(lcore + Lcore.asleep), 1);
+    let left = timeout;
+    while (core.exports.toTransmit(this.address) === 0 && left > 0) {
+      Atomics.wait(words, at(lcore + Lcore.doorbell), seen, left);
+      left = Atomics.load(words, at(lcore + Lcore.doorbell)) === seen ? end - performance.now() : 0;
+    }
+    Atomics.store(words, at(lcore + Lcore.asleep), 0);
+    Atomics.store(words, armed, 0);
+    return core.exports.toTransmit(this.address) > 0;
   }
 
   /**

@@ -11,7 +11,6 @@ import {
 } from "../../assembly/layout.ts";
 import { map, unmap } from "../attach/iovtee.ts";
 import type { HostMemory } from "../core/host-memory.ts";
-import { addPoller } from "../core/lcore.ts";
 import { createMacTable, entriesFor } from "../core/mac-table.ts";
 import { parseMac } from "../mac.ts";
 import { integer, powerOfTwo } from "../options.ts";
@@ -47,6 +46,7 @@ export class VSwitch {
   /** @internal Use `host.vswitch()`. */
   constructor(
     readonly host: HostMemory,
+    readonly name: string,
     options: VSwitchOptions,
   ) {
     const { core } = host;
@@ -75,8 +75,6 @@ export class VSwitch {
       for (const guest of this.#mapped.keys()) this.unmap(guest);
       throw error;
     }
-    addPoller(core, host.lcore, Kind.SWITCH, address);
-    for (const one of options.connect) this.#poll(one);
   }
 
   /**
@@ -86,9 +84,10 @@ export class VSwitch {
    *   where the card has no queue or filter left: then the guest is connected, and its frames are copied
    */
   connect(of: Nic | Guest | FramePort): void {
-    this.#add(of);
-    this.#poll(of);
-    this.#mapTo(of);
+    this.host.paused(() => {
+      this.#add(of);
+      this.#mapTo(of);
+    });
   }
 
   /** A port at the next number. */
@@ -119,16 +118,11 @@ export class VSwitch {
     core.setU32(this.address + SwitchLayout.ports, index + 1);
     core.setU32(address + PortLayout.up, 1);
     this.ports.push({ name: of.name, address, of });
-    if (of instanceof Guest && !this.#setMac(of, 0, index)) {
+    if (!(of instanceof Guest)) return;
+    core.setU32(of.address + GuestLayout.burst, core.u32(this.address + SwitchLayout.burst));
+    if (!this.#setMac(of, 0, index)) {
       throw new RangeError(`macs: no place for ${of.mac} of ${of.name}, expected a larger table`);
     }
-  }
-
-  #poll(of: Nic | Guest | FramePort): void {
-    if (!(of instanceof Guest)) return;
-    const { core, lcore } = this.host;
-    core.setU32(of.address + GuestLayout.burst, core.u32(this.address + SwitchLayout.burst));
-    addPoller(core, lcore, Kind.GUEST, of.address);
   }
 
   /** Maps a guest to the first NIC, or to the first NIC all guests, unless they are. */
@@ -154,7 +148,7 @@ export class VSwitch {
   map(nic: Nic, guest: Guest): void {
     if (this.#stopped.has(guest))
       throw new RangeError(`${guest.name}: stopped, expected one that was started`);
-    map(nic, guest, this.indexOf(guest), () => this.#deliver(nic));
+    this.host.paused(() => map(nic, guest, this.indexOf(guest), () => this.#deliver(nic)));
     this.#mapped.set(guest, nic);
   }
 
@@ -165,7 +159,7 @@ export class VSwitch {
   unmap(guest: Guest): void {
     const nic = this.#mapped.get(guest);
     if (!nic) return;
-    unmap(nic, guest, () => this.#deliver(nic));
+    this.host.paused(() => unmap(nic, guest, () => this.#deliver(nic)));
     this.#mapped.delete(guest);
   }
 
@@ -182,9 +176,16 @@ export class VSwitch {
   stop(guest: Guest): void {
     if (this.#stopped.has(guest)) return;
     const nic = this.#mapped.get(guest);
-    this.unmap(guest);
-    guest.stop();
+    this.host.paused(() => {
+      this.unmap(guest);
+      guest.stop();
+    });
     this.#stopped.set(guest, nic);
+  }
+
+  /** Whether `of` is a guest that isn't stopped. */
+  isRunning(of: Nic | Guest | FramePort): of is Guest {
+    return of instanceof Guest && !this.#stopped.has(of);
   }
 
   /** A stopped guest's driver starts again: with empty queues and all of its buffers, mapped if it was before. */
@@ -192,8 +193,10 @@ export class VSwitch {
     if (!this.#stopped.has(guest)) return;
     const nic = this.#stopped.get(guest);
     this.#stopped.delete(guest);
-    guest.start();
-    if (nic) this.map(nic, guest);
+    this.host.paused(() => {
+      guest.start();
+      if (nic) this.map(nic, guest);
+    });
   }
 
   /**
@@ -203,15 +206,19 @@ export class VSwitch {
    *   a guest's address; then nothing has changed
    */
   vlan(of: Nic | Guest | FramePort, pvid: number, tagged: number[] = []): void {
-    const { core } = this.host;
     const index = this.indexOf(of);
-    const port = this.ports[index];
-    if (!port) throw new RangeError(`${of.name}: not connected to this switch`);
+    if (index < 0) throw new RangeError(`${of.name}: not connected to this switch`);
     const vlans = [...new Set([...(pvid ? [pvid] : []), ...tagged])];
     for (const vlan of vlans) {
       if (!Number.isInteger(vlan) || vlan < 1 || vlan > 4094)
         throw new RangeError(`VLAN ${vlan}, expected 1 to 4094`);
     }
+    this.host.paused(() => this.#setVlans(of, index, pvid, vlans));
+  }
+
+  #setVlans(of: Nic | Guest | FramePort, index: number, pvid: number, vlans: number[]): void {
+    const { core } = this.host;
+    const port = this.ports[index] as (typeof this.ports)[number];
     let bitmap = core.u32(port.address + PortLayout.vlans);
     if (!bitmap) {
       bitmap = core.place(Kind.BYTES, VLANS_BYTES, "VLAN bitmap").address;

@@ -1,0 +1,69 @@
+/** Which lcore polls what, and for which poller whoever has work for it rings. */
+import {
+  Driver,
+  Guest as GuestLayout,
+  Nic as NicLayout,
+  Ring,
+  Switch as SwitchLayout,
+  TxQueue,
+  Virtqueue,
+} from "../../assembly/layout.ts";
+import type { Core } from "../core/core.ts";
+import { type Polled, pollerAt, setPollers } from "../core/lcore.ts";
+import { Guest } from "../roles/guest.ts";
+import { Nic } from "../roles/nic.ts";
+import type { VSwitch } from "../roles/vswitch.ts";
+
+/** What an lcore can run: a switch with its ports, or a guest. */
+export type Role = VSwitch | Guest;
+
+/**
+ * Gives each lcore its pollers, when none of them runs.
+ * @param lcores their addresses; number 0 is the calling thread's, and the one that is woken when a card has frames to
+ *   send
+ * @param placed number of the lcore that runs a switch or a guest; 0 for those that aren't in it
+ * @throws RangeError where one gets more than it can poll
+ */
+export function place(
+  core: Core,
+  lcores: readonly number[],
+  switches: readonly VSwitch[],
+  placed: ReadonlyMap<Role, number>,
+): void {
+  const polled: Polled[][] = lcores.map(() => []);
+  /** @returns the poller's address, for whoever rings for it */
+  const poll = (lcore: number, address: number, owner: number): number => {
+    const list = polled[lcore] as Polled[];
+    return pollerAt(lcores[lcore] as number, list.push({ address, owner }));
+  };
+  for (const sw of switches) {
+    const lcore = placed.get(sw) ?? 0;
+    core.setU32(sw.address + SwitchLayout.lcore, lcore);
+    // A turn takes frames from the cards to the guests and on to the switch again.
+    const cards = sw.ports.filter((port) => port.of instanceof Nic);
+    let card = 0;
+    for (const { address, of } of cards) {
+      card = poll(lcore, address, sw.address);
+      core.setU32((of as Nic).address + NicLayout.bell, card);
+      const queue = core.u32((of as Nic).address + NicLayout.tx);
+      core.setU32(queue + TxQueue.bell, pollerAt(lcores[0] as number, 0));
+    }
+    for (const { address, of } of sw.ports) {
+      if (of instanceof Nic) continue;
+      const guest = of instanceof Guest ? poll(placed.get(of) ?? 0, of.address, 0) : 0;
+      const port = poll(lcore, address, sw.address);
+      if (!(of instanceof Guest)) {
+        core.setU32(of.toHost + Ring.bell, port);
+        continue;
+      }
+      core.setU32(of.rxVirtqueue + Virtqueue.bell, guest);
+      core.setU32(of.txVirtqueue + Virtqueue.bell, guest);
+      core.setU32(core.u32(of.address + GuestLayout.tx) + Driver.bell, port);
+      // A card that is short of a mapped guest's buffers waits for them.
+      core.setU32(core.u32(of.address + GuestLayout.rx) + Driver.bell, of.mapping ? card : 0);
+    }
+  }
+  lcores.forEach((lcore, i) => {
+    setPollers(core, lcore, polled[i] as Polled[]);
+  });
+}

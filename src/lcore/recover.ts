@@ -1,0 +1,119 @@
+/**
+ * After an lcore has died in the middle of its work, with all others stopped: host buffers that it held are found, and what
+ * it was writing is set up anew. It can have died between any two writes, so of what only it wrote nothing is believed
+ * that isn't published by one store: ring indices, and the card's DONE.
+ */
+import {
+  MacEntry,
+  MacTable,
+  Nic as NicLayout,
+  Packet,
+  PacketFlag,
+  Port as PortLayout,
+  Ring,
+  RxQueue,
+  Switch as SwitchLayout,
+  TxQueue,
+} from "../../assembly/layout.ts";
+import type { Core } from "../core/core.ts";
+import { refillPool } from "../core/pool.ts";
+import type { FramePort } from "../ports/frame-port.ts";
+import type { Guest } from "../roles/guest.ts";
+import type { Nic } from "../roles/nic.ts";
+import type { VSwitch } from "../roles/vswitch.ts";
+
+/** What has to be gone through. */
+export interface Recovered {
+  readonly core: Core;
+  readonly poolId: number;
+  readonly pool: number;
+  readonly buffers: number;
+  readonly nics: readonly Nic[];
+  readonly ports: readonly FramePort[];
+  readonly switches: readonly VSwitch[];
+}
+
+/**
+ * Makes everything usable that the dead lcore ran: its switches lose what was on the way in them and what they have
+ * learned; its guests, and those of its switches, are restarted as by a reset of their devices (virtio 1.2, 2.4.1).
+ * @returns host buffers that nobody held any more and that are free again, and the names of the restarted guests
+ */
+export function recover(
+  host: Recovered,
+  switches: readonly VSwitch[],
+  guests: readonly Guest[],
+): { buffers: number; guests: string[] } {
+  const { core, pool } = host;
+  const held = new Set<number>();
+  const hold = (descriptor: number) => {
+    if (core.u16(descriptor + Packet.owner) === host.poolId) held.add(core.u16(descriptor + Packet.index));
+  };
+  for (const nic of host.nics) holdCard(core, nic, hold);
+  for (const port of host.ports) for (const ring of [port.toHost, port.fromHost]) holdRing(core, ring, hold);
+  const buffers = core.exports.poolOutstanding(pool) - held.size;
+  refillPool(core, pool, held);
+  for (const sw of switches) resetSwitch(core, sw);
+  const restarted = new Map<Guest, VSwitch>();
+  for (const sw of host.switches) {
+    for (const { of } of sw.ports) {
+      if (sw.isRunning(of) && (switches.includes(sw) || guests.includes(of))) restarted.set(of, sw);
+    }
+  }
+  for (const [guest, sw] of restarted) {
+    sw.stop(guest);
+    sw.start(guest);
+  }
+  return { buffers, guests: [...restarted.keys()].map((guest) => guest.name) };
+}
+
+/** Descriptors that the card holds, or that it has finished and nobody has taken. */
+function holdCard(core: Core, nic: Nic, hold: (descriptor: number) => void): void {
+  for (let i = 0; i < core.u32(nic.address + NicLayout.rxQueues); i++) {
+    const queue = nic.rxQueue(i);
+    const posted = core.u32(queue + RxQueue.posted);
+    for (let at = core.u32(queue + RxQueue.next); at !== posted; at = (at + 1) >>> 0) {
+      hold(slot(core, queue + RxQueue.ring, queue + RxQueue.mask, at));
+    }
+    core.setU32(queue + RxQueue.tail, posted);
+  }
+  // What the card has sent is free, whether it was being freed or not; what it hasn't been told of yet it is told now.
+  const queue = core.u32(nic.address + NicLayout.tx);
+  const next = core.u32(queue + TxQueue.next);
+  let clean = core.u32(queue + TxQueue.clean);
+  for (let at = clean; at !== next; at = (at + 1) >>> 0) {
+    const descriptor = slot(core, queue + TxQueue.ring, queue + TxQueue.mask, at);
+    if (core.u16(descriptor + Packet.flags) & PacketFlag.DONE) clean = (at + 1) >>> 0;
+    else hold(descriptor);
+  }
+  core.setU32(queue + TxQueue.clean, clean);
+  core.setU32(queue + TxQueue.tail, next);
+}
+
+function holdRing(core: Core, ring: number, hold: (descriptor: number) => void): void {
+  const head = core.u32(ring + Ring.head);
+  const mask = core.u32(ring + Ring.mask);
+  for (let at = core.u32(ring + Ring.tail); at !== head; at = (at + 1) >>> 0) {
+    hold(ring + Ring.slots + (at & mask) * Packet.SIZE);
+  }
+}
+
+/** Address of descriptor `at` of the ring whose address and mask stand at `ring` and `mask`. */
+function slot(core: Core, ring: number, mask: number, at: number): number {
+  return core.u32(ring) + (at & core.u32(mask)) * Packet.SIZE;
+}
+
+/** Empties the lists of the burst that it was at, and forgets what it has learned: an entry may be half written. */
+function resetSwitch(core: Core, sw: VSwitch): void {
+  const lists = sw.address + SwitchLayout.lists;
+  core.bytes.fill(0xff, lists, lists + 4 * SwitchLayout.PORTS_MAX);
+  for (const { address } of sw.ports) core.setU64(address + PortLayout.lastKey, 0n);
+  const table = core.u32(sw.address + SwitchLayout.macs);
+  const entries = core.u32(table + MacTable.buckets) * MacTable.WAYS;
+  let used = 0;
+  for (let i = 0; i < entries; i++) {
+    const entry = table + MacTable.entries + i * MacEntry.SIZE;
+    if (core.u32(entry + MacEntry.stamp) === MacEntry.STATIC) used++;
+    else core.bytes.fill(0, entry, entry + MacEntry.SIZE);
+  }
+  core.setU32(table + MacTable.used, used);
+}

@@ -1,0 +1,238 @@
+/** Lcores on workers: frames through them, sleeping and waking, changes while they run, stopping, dying. */
+import { afterEach, describe, expect, test } from "vitest";
+import { Lcore, Poller } from "../assembly/layout.ts";
+import { Host, LcoreError } from "../src/index.ts";
+import { frame, numberOf, type Rig, rig } from "./harness/host.ts";
+
+const running: Rig[] = [];
+
+/** A card and guests on one switch in shared memory, each role on a worker of its own. */
+async function launched(attach: "vhost" | "iovtee", guests = 1): Promise<Rig & { done: Promise<void> }> {
+  const r = await rig({ attach }, guests, { shared: true });
+  const { done } = await r.host.launch([r.sw, ...r.guests]);
+  running.push(r);
+  return { ...r, done };
+}
+
+afterEach(() => {
+  for (const { host } of running.splice(0)) host.stop();
+});
+
+/** Frames that the card sends, until `n` have come or five seconds are over. */
+function collect(r: Rig, n: number): Uint8Array[] {
+  const got: Uint8Array[] = [];
+  for (const end = performance.now() + 5000; got.length < n && performance.now() < end; ) {
+    if (r.nic.wait(100)) r.nic.transmit((frames) => got.push(...frames.map((one) => one.slice())));
+  }
+  return got;
+}
+
+/** Lets the card send until nothing has come for a while. */
+function drain(r: Rig): void {
+  while (r.nic.wait(50)) r.nic.transmit();
+}
+
+/**
+ * Sends `n` frames, numbered from `first` on, to the guests in turn, a few at a time; returns the numbers that came back,
+ * sorted by guest: those of one guest have an order, those of several on lcores of their own have none.
+ */
+function roundTrips(r: Rig, n: number, first = 0): number[] {
+  const back: number[] = [];
+  for (let i = 0; i < n; i += 16) {
+    const some = Array.from({ length: Math.min(16, n - i) }, (_, k) =>
+      frame(r.guests[(i + k) % r.guests.length]!.mac, first + i + k),
+    );
+    expect(r.nic.receive(some)).toBe(some.length);
+    back.push(...collect(r, some.length).map(numberOf));
+  }
+  const guestOf = (number: number) => (number - first) % r.guests.length;
+  const byGuest = r.guests.map((_, g) => back.filter((number) => guestOf(number) === g));
+  return numbers(n).flatMap((i) => byGuest[i % r.guests.length]?.shift() ?? []);
+}
+
+function patience(r: Rig, turns: number): void {
+  for (const { address } of r.host.lcores) r.core.setU32(address + Lcore.patience, turns);
+}
+
+function sleeps(r: Rig): number[] {
+  return r.host.lcores.map(({ address }) => r.core.counter(address + Lcore.sleeps));
+}
+
+function expectAllBuffersThere(host: Host): void {
+  const { available, outstanding, buffers } = host.stats().pool;
+  expect(available + outstanding).toBe(buffers);
+}
+
+const numbers = (n: number, first = 0) => Array.from({ length: n }, (_, i) => first + i);
+
+describe.each(["vhost", "iovtee"] as const)("over %s", (attach) => {
+  test("frames go through a switch and a guest on workers, each once, in order", async () => {
+    const r = await launched(attach);
+    expect(roundTrips(r, 2000)).toEqual(numbers(2000));
+    r.host.stop();
+    await r.done;
+    expectAllBuffersThere(r.host);
+  });
+
+  test("asleep before each frame, nobody misses one", async () => {
+    const r = await launched(attach, 2);
+    patience(r, 1);
+    const before = sleeps(r);
+    for (let i = 0; i < 300; i++) {
+      expect(r.nic.receive([frame(r.guests[i % 2]!.mac, i)])).toBe(1);
+      expect(collect(r, 1).map(numberOf)).toEqual([i]);
+    }
+    for (const [i, n] of sleeps(r).entries()) expect(n - (before[i] as number)).toBeGreaterThan(100);
+  });
+});
+
+test("on one lcore together, on two, and with the switch on the calling thread", async () => {
+  for (const place of ["together", "guest", "switch"]) {
+    const r = await rig({ attach: "iovtee" }, 1, { shared: true });
+    running.push(r);
+    const { done } = await r.host.launch(
+      place === "together" ? [[r.sw, r.guest]] : place === "guest" ? [r.guest] : [r.sw],
+    );
+    const got: number[] = [];
+    for (let i = 0; i < 200; i++) {
+      r.nic.receive([frame(r.guest.mac, i)]);
+      for (const end = performance.now() + 5000; got.length <= i && performance.now() < end; ) {
+        r.host.poll();
+        r.nic.transmit((frames) => got.push(...frames.map(numberOf)));
+      }
+    }
+    expect(got, place).toEqual(numbers(200));
+    r.host.stop();
+    await done;
+  }
+});
+
+test("frames between JavaScript ports cross a switch on a worker that sleeps", async () => {
+  const host = await Host.create({ shared: true });
+  const [a, b] = [host.port(), host.port()];
+  const sw = host.vswitch({ connect: [a, b] });
+  const { done } = await host.launch([sw]);
+  host.core.setU32((host.lcores[0]?.address ?? 0) + Lcore.patience, 1);
+  const got: number[] = [];
+  for (let i = 0; i < 500; i++) {
+    expect(a.push([frame("02:00:00:00:00:bb", i)])).toBe(1);
+    for (const end = performance.now() + 5000; got.length <= i && performance.now() < end; )
+      b.take((frames) => got.push(...frames.map(numberOf)));
+  }
+  expect(got).toEqual(numbers(500));
+  host.stop();
+  await done;
+});
+
+test("an idle host takes less than 1 % of a CPU", async () => {
+  const r = await launched("iovtee", 2);
+  expect(roundTrips(r, 64)).toHaveLength(64);
+  await new Promise((resume) => setTimeout(resume, 500));
+  const before = process.cpuUsage();
+  const start = performance.now();
+  await new Promise((resume) => setTimeout(resume, 2000));
+  const { user, system } = process.cpuUsage(before);
+  expect((user + system) / 1000 / (performance.now() - start)).toBeLessThan(0.01);
+  // It hasn't fallen into a sleep for good.
+  expect(roundTrips(r, 64, 64)).toEqual(numbers(64, 64));
+});
+
+test("mapped, unmapped, stopped, started and connected while frames are under way", async () => {
+  const r = await launched("iovtee", 2);
+  const [one, two] = r.guests;
+  for (let i = 0; i < 200; i++) {
+    r.nic.receive(numbers(8).map((k) => frame(k % 2 ? one!.mac : two!.mac, k)));
+    if (i % 2) r.sw.unmap(one!);
+    else if (i > 0) r.sw.map(r.nic, one!);
+    if (i % 10 === 5) r.sw.stop(two!);
+    if (i % 10 === 7) r.sw.start(two!);
+    if (i === 100) r.sw.connect(r.host.port());
+    r.nic.transmit();
+  }
+  drain(r);
+  expect(roundTrips(r, 200)).toEqual(numbers(200));
+  r.host.stop();
+  await r.done;
+  expectAllBuffersThere(r.host);
+});
+
+describe("the end", () => {
+  test("stop ends all lcores within 100 ms, busy or asleep, and the host runs again on one thread", async () => {
+    const r = await launched("iovtee", 2);
+    roundTrips(r, 64);
+    for (const busy of [false, true]) {
+      if (busy) r.nic.receive(numbers(32).map((i) => frame(r.guest.mac, i)));
+      const start = performance.now();
+      r.host.stop();
+      await r.done;
+      expect(performance.now() - start).toBeLessThan(100);
+      expect(r.host.lcores).toEqual([]);
+      r.host.drain();
+      r.nic.transmit();
+      expectAllBuffersThere(r.host);
+      if (!busy) r.done = (await r.host.launch([r.sw, r.guests])).done;
+    }
+    r.nic.receive([frame(r.guest.mac, 7)]);
+    r.host.drain();
+    expect(collect(r, 1).map(numberOf)).toEqual([7]);
+  });
+
+  test.each([0, 1])(
+    "lcore %i is killed under load: the others stop, nothing is lost for good",
+    async (which) => {
+      const r = await launched("iovtee", 2);
+      for (let round = 0; round < 5; round++) {
+        const started = performance.now();
+        for (let i = 0; i < 50; i++) {
+          r.nic.receive(numbers(16).map((k) => frame(r.guests[k % 2]!.mac, k)));
+          r.nic.transmit();
+        }
+        const victim = r.host.lcores[which];
+        await victim?.kill();
+        const error = await r.done.catch((one) => one);
+        expect(error).toBeInstanceOf(LcoreError);
+        expect(error.lcore).toBe(which === 0 ? "lcore1 (switch0)" : "lcore2 (guest0)");
+        expect(error.message).toContain(`${error.lcore}: killed`);
+        expect(error.recovered.guests).toEqual(which === 0 ? ["guest0", "guest1"] : ["guest0"]);
+        expect(performance.now() - started).toBeLessThan(2000);
+        expectAllBuffersThere(r.host);
+        r.done = (await r.host.launch([r.sw, ...r.guests])).done;
+        drain(r);
+        expect(roundTrips(r, 200)).toEqual(numbers(200));
+      }
+    },
+  );
+
+  test("an lcore that traps: its name and its error reach the caller of run()", async () => {
+    const r = await rig({ attach: "vhost" }, 2, { shared: true });
+    const run = r.host.run({ lcores: [r.sw, r.guests] });
+    await new Promise((resume) => setTimeout(resume, 300));
+    const guests = r.host.lcores[1]?.address ?? 0;
+    r.host.paused(() => {});
+    r.core.setU32(guests + Lcore.pollers + Poller.SIZE + Poller.addr, 0xffff_fff0);
+    r.nic.receive([frame(r.guests[0]!.mac), frame(r.guests[1]!.mac)]);
+    const error = await run.catch((one) => one);
+    expect(error).toBeInstanceOf(LcoreError);
+    expect(error.message).toMatch(/^lcore2 \(guest0, guest1\): .*memory access out of bounds/);
+    expectAllBuffersThere(r.host);
+  });
+});
+
+describe("what can't be", () => {
+  test("is refused before anything starts", async () => {
+    const single = await Host.create();
+    const sw = single.vswitch({ connect: [single.nic()] });
+    await expect(single.launch([sw])).rejects.toThrow(
+      "lcores: the host's memory isn't shared, expected Host.create({ shared: true })",
+    );
+    const r = await rig({}, 1, { shared: true });
+    await expect(r.host.launch([[r.sw, r.guest], r.guest])).rejects.toThrow("lcores: guest0 on two of them");
+    await expect(r.host.launch(Array.from({ length: 8 }, () => []))).rejects.toThrow(
+      "lcores: 8, expected 7 at most",
+    );
+    const { done } = await r.host.launch([]);
+    await expect(r.host.launch([r.sw])).rejects.toThrow("runs already");
+    r.host.stop();
+    await done;
+  });
+});
