@@ -38,7 +38,7 @@ function pool(core: Core): () => void {
 function starts(): string {
   return ["iovtee.wasm", "iovtee.shared.wasm"]
     .map((name) => {
-      const bytes = readFileSync(`dist/src/core/${name}`);
+      const bytes = readFileSync(`dist/src/platform/${name}`);
       const shared = name.includes("shared");
       const times = Array.from({ length: 21 }, (_, i) => {
         // A custom section of its own, or the engine would know the module from last time.
@@ -55,9 +55,9 @@ function starts(): string {
 
 console.log(starts());
 new Benchmark.Suite()
-  .add("ring, one thread's build: burst of 32 in and out", ring(Core.create(2 ** 24, false)))
-  .add("ring, shared build: burst of 32 in and out", ring(Core.create(2 ** 24, true)))
-  .add("mempool: burst of 32 taken and given back", pool(Core.create(2 ** 24, false)))
+  .add("ring, one thread's build: burst of 32 in and out", ring(await Core.create(2 ** 24, false)))
+  .add("ring, shared build: burst of 32 in and out", ring(await Core.create(2 ** 24, true)))
+  .add("mempool: burst of 32 taken and given back", pool(await Core.create(2 ** 24, false)))
   .on("cycle", (event: Benchmark.Event) => {
     const ns = (event.target.stats?.mean ?? 0) * 1e9;
     console.log(`${event.target.name}: ${(ns / BURST).toFixed(2)} ns a packet`);
@@ -67,4 +67,4 @@ new Benchmark.Suite()
 const report = await pvp({});
 console.log(`${table(report)}\n${verdict(report)}`);
 console.log(await ablation());
-if (process.argv.includes("--native")) console.log(await native(ring(Core.create(2 ** 24, true))));
+if (process.argv.includes("--native")) console.log(await native(ring(await Core.create(2 ** 24, true))));

@@ -1,4 +1,4 @@
-// Builds everything: assembly/ -> src/core/*.wasm and exports.ts, src/ -> dist/src/, src/cli/ -> dist/cli.js.
+// Builds everything: assembly/ -> src/platform/*.wasm and src/core/exports.ts, src/ -> dist/src/, src/cli/ -> dist/cli.js.
 import { spawn } from "node:child_process";
 import { chmodSync, copyFileSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
@@ -15,8 +15,8 @@ await Promise.all(
   ["shared", "single"].map((target) => node("assemblyscript/bin/asc.js", "--target", target)),
 );
 mkdirSync("src/core", { recursive: true });
-copyFileSync("build/shared/iovtee.wasm", "src/core/iovtee.shared.wasm");
-copyFileSync("build/single/iovtee.wasm", "src/core/iovtee.wasm");
+copyFileSync("build/shared/iovtee.wasm", "src/platform/iovtee.shared.wasm");
+copyFileSync("build/single/iovtee.wasm", "src/platform/iovtee.wasm");
 writeFileSync("src/core/exports.ts", exportsOf(readFileSync("build/shared/iovtee.d.ts", "utf8")));
 
 // The library, and the command with the packages that it needs inside.
@@ -30,7 +30,7 @@ const [, packages] = await Promise.all([
 for (const file of filesIn("dist").filter((name) => name.endsWith(".d.ts")))
   writeFileSync(file, readFileSync(file, "utf8").replace(/"(\.\.?\/[^"]+)\.ts"/g, '"$1.js"'));
 for (const name of ["iovtee.wasm", "iovtee.shared.wasm"])
-  copyFileSync(`src/core/${name}`, `dist/src/core/${name}`);
+  copyFileSync(`src/platform/${name}`, `dist/src/platform/${name}`);
 if (existsSync("dist/cli.js")) {
   chmodSync("dist/cli.js", 0o755);
   writeFileSync("dist/cli.licenses.txt", packages.map(licenseOf).join("\n"));

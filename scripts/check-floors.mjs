@@ -49,6 +49,7 @@ const FLOORS = {
   "src/roles/nic.ts": 3,
   "src/ports/": 3,
   "src/core/": 2,
+  "src/platform/": 1,
   "src/channel.ts": 1,
   "src/mac.ts": 1,
   "src/options.ts": 1,
@@ -89,19 +90,31 @@ if (faults.length > 0) process.exitCode = 1;
 else console.log(`${files.length} files import from below only`);
 
 /**
- * Files of this repository that a file imports or re-exports.
+ * Files of this repository that a file imports or re-exports; of a name in package.json's `imports`, all that it can be.
  * @param {string} file
  */
 function importsOf(file) {
   const text = readFileSync(file, "utf8").replace(/\/\*[\s\S]*?\*\//g, "");
   const found = text.matchAll(
-    /^\s*(?:import|export|\})[^"';]*?\bfrom\s*"(\.[^"]+)"|\bimport\(?\s*"(\.[^"]+)"/gm,
+    /^\s*(?:import|export|\})[^"';]*?\bfrom\s*"([.#][^"]+)"|\bimport\(?\s*"([.#][^"]+)"/gm,
   );
-  return [...found].map(([, named, bare]) => {
-    const path = join(dirname(file), /** @type {string} */ (named ?? bare)).replaceAll("\\", "/");
+  return [...found].flatMap(([, named, bare]) => {
+    const name = /** @type {string} */ (named ?? bare);
+    if (name.startsWith("#")) return conditional(name);
+    const path = join(dirname(file), name).replaceAll("\\", "/");
     if (path.endsWith(".ts") || /\.\w+$/.test(path)) return path.replace(/\.js$/, ".ts");
     return files.includes(`${path}/index.ts`) ? `${path}/index.ts` : `${path}.ts`;
   });
+}
+
+/**
+ * @param {string} name
+ * @returns {string[]}
+ */
+function conditional(name) {
+  const { imports } = JSON.parse(readFileSync("package.json", "utf8"));
+  const targets = /** @type {string[]} */ (Object.values(imports[name] ?? {}));
+  return [...new Set(targets)].map((path) => path.replace(/^\.\/dist\/(.*)\.js$/, "$1.ts"));
 }
 
 /** @param {string} file */

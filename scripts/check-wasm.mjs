@@ -11,7 +11,7 @@ for (const [name, shared] of /** @type {const} */ ([
   ["iovtee.wasm", false],
   ["iovtee.shared.wasm", true],
 ])) {
-  const bytes = readFileSync(fileURLToPath(new URL(`../dist/src/core/${name}`, import.meta.url)));
+  const bytes = readFileSync(fileURLToPath(new URL(`../dist/src/platform/${name}`, import.meta.url)));
   const faults = [];
   const limit = LIMITS[name];
   if (bytes.length > limit) faults.push(`is ${bytes.length} bytes, more than ${limit}`);

@@ -6,8 +6,12 @@ import { join } from "node:path";
 /** Where the last build left its hash. */
 export const STAMP = "build/stamp";
 
-/** Written into src/core/ by the build itself. */
-export const GENERATED = ["src/core/iovtee.wasm", "src/core/iovtee.shared.wasm", "src/core/exports.ts"];
+/** Written into src/ by the build itself. */
+export const GENERATED = [
+  "src/platform/iovtee.wasm",
+  "src/platform/iovtee.shared.wasm",
+  "src/core/exports.ts",
+];
 
 const INPUTS = [
   "assembly",

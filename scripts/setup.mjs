@@ -38,7 +38,7 @@ function built() {
   return (
     existsSync(STAMP) &&
     existsSync("dist/src/index.js") &&
-    existsSync("src/core/iovtee.wasm") &&
+    existsSync("src/platform/iovtee.wasm") &&
     readFileSync(STAMP, "utf8") === inputsHash()
   );
 }

@@ -9,6 +9,7 @@
  *     host.poll();
  *     nic.transmit((frames) => ...);
  */
+import { pause, sharedMemory } from "#platform";
 import { BUFFER_ROOM, Directory, LCORES_MAX } from "../assembly/layout.ts";
 import { Core } from "./core/core.ts";
 import { createLcore } from "./core/lcore.ts";
@@ -34,7 +35,11 @@ export type { HostStats, PortStats } from "./stats.ts";
 export interface HostOptions {
   /** Bytes of the host's memory; default 64 MiB. Pages that are never touched cost nothing. */
   memory?: number;
-  /** A shared memory, so that other threads can attach; default false. Its index stores cost about 5 ns each. */
+  /**
+   * A shared memory, so that other threads can attach; default false. Its index stores cost about 5 ns each. Where there
+   * is none (a page without COOP/COEP headers, a Worker of Cloudflare's) the host has one for one thread, and says so
+   * once: `console.warn`.
+   */
   shared?: boolean;
   /** Host buffers of 2048 bytes; default 4096, at most 65535. */
   buffers?: number;
@@ -43,7 +48,7 @@ export interface HostOptions {
 export interface RunOptions {
   /**
    * What runs on workers: a list of switches and guests for each. What is in none stays on the calling thread, and so
-   * does a NIC's wire. Needs shared memory. At most 7.
+   * does a NIC's wire. Needs shared memory; where there is none all stays on that thread. At most 7.
    */
   lcores?: readonly (Role | readonly Role[])[];
 }
@@ -67,7 +72,10 @@ export class Host implements Counted {
   readonly switches: VSwitch[] = [];
   readonly ports: FramePort[] = [];
   readonly buffers: number;
+  /** Whether its memory is shared: whether it can have lcores on workers. */
   readonly shared: boolean;
+  /** Shared memory was asked for, and there is none: what is placed on workers stays on this thread. */
+  readonly #alone: boolean;
   /** Addresses of all lcores there ever were; number 0 is the calling thread's. */
   readonly #lcores: number[];
   #placed = new Map<Role, number>();
@@ -76,9 +84,10 @@ export class Host implements Counted {
   #wake: () => void = () => {};
   readonly #start = performance.now();
 
-  private constructor(options: HostOptions) {
-    this.shared = options.shared ?? false;
-    this.core = Core.create(options.memory ?? 64 * 1024 * 1024, this.shared);
+  private constructor(options: HostOptions, core: Core, shared: boolean) {
+    this.core = core;
+    this.shared = shared;
+    this.#alone = (options.shared ?? false) && !shared;
     this.buffers = integer("buffers", options.buffers ?? 4096, 1, 65535);
     const pool = createPool(this.core, this.buffers, BUFFER_ROOM);
     this.poolId = pool.id;
@@ -91,7 +100,8 @@ export class Host implements Counted {
    * @throws RangeError for an option out of range
    */
   static async create(options: HostOptions = {}): Promise<Host> {
-    return new Host(options);
+    const shared = (options.shared ?? false) && canShare();
+    return new Host(options, await Core.create(options.memory ?? 64 * 1024 * 1024, shared), shared);
   }
 
   nic(options: NicOptions = {}): Nic {
@@ -158,13 +168,7 @@ export class Host implements Counted {
     const { done } = await this.launch(options.lcores ?? []);
     for (let idle = 0; !this.#stopped; ) {
       idle = this.drain(64) > 0 ? 0 : Math.min(IDLE_MS, 2 * idle + 1);
-      await new Promise<void>((awake) => {
-        const timer = setTimeout(awake, idle);
-        this.#wake = () => {
-          clearTimeout(timer);
-          awake();
-        };
-      });
+      await (idle === 0 ? pause() : this.#idle(idle));
     }
     await done;
   }
@@ -179,6 +183,7 @@ export class Host implements Counted {
     if (!this.#stopped) throw new Error("host: runs already, expected stop() first");
     const lists = lcores.map((roles) => (Array.isArray(roles) ? roles : [roles]) as readonly Role[]);
     this.#checkPlaces(lists);
+    if (this.#alone) lists.length = 0;
     this.#stopped = false;
     this.#placed = new Map(lists.flatMap((roles, i) => roles.map((role) => [role, i + 1] as const)));
     while (this.#lcores.length <= lists.length)
@@ -242,7 +247,7 @@ export class Host implements Counted {
         throw new RangeError(`lcores: ${role.name} on two of them, expected one`);
       }
     }
-    if (lists.length > 0 && !this.shared) {
+    if (lists.length > 0 && !this.shared && !this.#alone) {
       throw new RangeError("lcores: the host's memory isn't shared, expected Host.create({ shared: true })");
     }
   }
@@ -258,6 +263,17 @@ export class Host implements Counted {
     this.#wake();
   }
 
+  /** Until there is something to poll, at most so many milliseconds. */
+  #idle(milliseconds: number): Promise<void> {
+    return new Promise((awake) => {
+      const timer = setTimeout(awake, milliseconds);
+      this.#wake = () => {
+        clearTimeout(timer);
+        awake();
+      };
+    });
+  }
+
   #tick(): void {
     this.core.setU32(Directory.ADDRESS + Directory.clock, ((performance.now() - this.#start) / 1000) >>> 0);
   }
@@ -266,4 +282,14 @@ export class Host implements Counted {
   stats(): HostStats {
     return readStats(this);
   }
+}
+
+let warned = false;
+
+/** Whether memory can be shared here; says why not, the first time. */
+function canShare(): boolean {
+  const { available, why } = sharedMemory();
+  if (!available && !warned) console.warn(`iovtee: no shared memory, so all runs on one thread: ${why}`);
+  warned ||= !available;
+  return available;
 }

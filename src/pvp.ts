@@ -6,11 +6,11 @@
  * stops, and the NIC sends. Attachments take turns, round by round, and their gain is the median of the rounds'
  * ratios.
  */
-import { cpus } from "node:os";
+import { pause, runtime, sharedMemory } from "#platform";
 import { FRAME_MAX, FRAME_MIN } from "../assembly/layout.ts";
 import { type Attach, type FunctionName, type Guest, Host, type Nic } from "./host.ts";
 import { localMac, parseMac } from "./mac.ts";
-import { CaptureError } from "./ports/capture.ts";
+import { type CapturedFrame, CaptureError, framesOf } from "./ports/capture.ts";
 import { CaptureWriter, readCapture } from "./ports/capture-file.ts";
 import { FrameGenerator, type FrameSize, meanBytes } from "./ports/generator.ts";
 import { type Places, parseLcores, rolesOf, room, settle } from "./pvp-lcores.ts";
@@ -20,8 +20,8 @@ export interface PvpOptions {
   attach?: Attach[];
   /** Frame sizes on the wire; see `FrameSize`. Ignored with `capture`. */
   size?: FrameSize[];
-  /** Capture file that plays the wire. Destination MACs are rewritten to the guests'. */
-  capture?: string;
+  /** Capture that plays the wire: a file, or its bytes. Destination MACs are rewritten to the guests'. */
+  capture?: string | Uint8Array;
   /** Capture file of what the NIC sends in the first measured round of the first run. */
   out?: string;
   /** Frames a round; default 200,000, or one pass of the capture. */
@@ -48,7 +48,10 @@ export interface PvpOptions {
   onProgress?: (done: number, total: number, what: string) => void;
 }
 
-/** One row: an attachment at a frame size. Figures are medians over the rounds, counts are sums. */
+/**
+ * One row: an attachment at a frame size. Figures are medians over the rounds, counts are sums. Where the clock doesn't
+ * move while a program runs (a deployed Worker), what is a rate or a time is NaN: null in JSON.
+ */
 export interface PvpRun {
   attach: Attach;
   frame: number | string;
@@ -111,15 +114,9 @@ const DEFAULT_PACKETS = 200_000;
  */
 export async function pvp(options: PvpOptions): Promise<PvpReport> {
   const o = checked(options);
-  const frames = o.capture === undefined ? o.size : [o.capture];
+  const frames = o.capture === undefined ? o.size : [nameOf(o.capture)];
   const report: PvpReport = {
-    runtime: {
-      name: "node",
-      version: process.versions.node,
-      cpu: cpus()[0]?.model ?? "",
-      cores: cpus().length,
-      memory: o.lcores ? "shared" : "unshared",
-    },
+    runtime: { ...runtime(), memory: o.lcores && sharedMemory().available ? "shared" : "unshared" },
     command: "pvp",
     ...(o.lcores ? { lcores: o.lcores } : {}),
     runs: [],
@@ -243,7 +240,7 @@ class Rig {
       o.capture === undefined
         ? new GeneratorWire(host, nic, frame as FrameSize, to, o)
         : new CaptureWire(host, nic, o.capture, to, o);
-    const places = o.lcores ? parseLcores(o.lcores) : undefined;
+    const places = o.lcores && host.shared ? parseLcores(o.lcores) : undefined;
     const { done } = await host.launch(places ? rolesOf(places, sw, guests) : []);
     return new Rig(attach, frame, o, host, nic, guests, wire, places, done);
   }
@@ -267,7 +264,7 @@ class Rig {
         break;
       }
       if (cycles === 1) break;
-      await new Promise((resume) => setImmediate(resume));
+      await pause();
     }
     const counts = this.#counts();
     this.#copies -= counts.copies;
@@ -275,7 +272,7 @@ class Rig {
     this.#notifications -= counts.notifications;
   }
 
-  /** Fills the card, times host and guests, empties the card. Returns the time in ms, 0 at the end of the round. */
+  /** Fills the card, times host and guests, empties the card. Returns the frames, 0 at the end of the round. */
   #cycle(writer?: CaptureWriter): number {
     // One in eight of a mapped guest's buffers isn't the card's.
     const most = this.o.ring - (this.o.ring >> 3) || 1;
@@ -291,13 +288,13 @@ class Rig {
     if (!this.places || this.places.workers.length === 0) this.host.drain();
     else if (!settle(this.host, this.nic, frames, () => this.#dropped() - before))
       this.#droppedBefore = this.#dropped();
-    const time = performance.now() - start;
+    this.#time += performance.now() - start;
     writer?.write(this.nic.toTransmit(), this.wire.now());
     this.wire.drain();
-    this.#frames = frames;
-    return Math.max(time, 1e-6);
+    return frames;
   }
-  #frames = 0;
+  /** Milliseconds that host and guests took in this round. */
+  #time = 0;
   #droppedBefore = 0;
 
   /** Frames dropped so far, wherever and for whatever reason. */
@@ -306,18 +303,17 @@ class Rig {
   }
 
   async round(signal: AbortSignal | undefined, writer: CaptureWriter | undefined): Promise<void> {
-    let time = 0;
     let frames = 0;
+    this.#time = 0;
     let yielded = performance.now();
     this.wire.rewind();
     try {
       while (!signal?.aborted) {
         const some = this.#cycle(writer);
         if (some === 0) break;
-        time += some;
-        frames += this.#frames;
+        frames += some;
         if (performance.now() - yielded > 20) {
-          await new Promise((resume) => setImmediate(resume));
+          await pause();
           yielded = performance.now();
         }
       }
@@ -327,7 +323,7 @@ class Rig {
     }
     if (frames === 0) return;
     this.packets += frames;
-    this.mpps.push(frames / time / 1000);
+    this.mpps.push(this.#time > 0 ? frames / this.#time / 1000 : Number.NaN);
   }
 
   #counts() {
@@ -359,7 +355,7 @@ class Rig {
         : null;
     return {
       attach: this.attach,
-      frame: this.o.capture === undefined ? this.frame : (this.frame as string).replace(/^.*[/\\]/, ""),
+      frame: this.frame,
       packets: this.packets,
       mpps,
       mppsMin: Math.min(...this.mpps),
@@ -376,6 +372,11 @@ class Rig {
       drops: counts.drops,
     };
   }
+}
+
+/** What the report calls a capture. */
+function nameOf(capture: string | Uint8Array): string {
+  return typeof capture === "string" ? capture.replace(/^.*[/\\]/, "") : "capture";
 }
 
 function median(values: number[]): number {
@@ -428,12 +429,12 @@ class GeneratorWire implements Wire {
 }
 
 /**
- * A capture file as the wire. A captured frame has no number, so what comes back is held against what was sent in
+ * A capture as the wire. A captured frame has no number, so what comes back is held against what was sent in
  * the same cycle, in order: equal from the EtherType on. A frame that is found further ahead means that those
  * between were lost or dropped by the guest's function; one that is found behind is duplicated or reordered.
  */
 class CaptureWire implements Wire {
-  #frames: Generator<{ data: Uint8Array; timestamp: bigint }> | undefined;
+  #frames: Generator<CapturedFrame> | undefined;
   #left = 0;
   #failed: unknown;
   #expected: Uint8Array[] = [];
@@ -445,7 +446,7 @@ class CaptureWire implements Wire {
   constructor(
     readonly host: Host,
     readonly nic: Nic,
-    readonly file: string,
+    readonly capture: string | Uint8Array,
     readonly to: string[],
     readonly o: Checked,
   ) {}
@@ -460,8 +461,8 @@ class CaptureWire implements Wire {
     if (this.#failed) throw this.#failed;
     const burst: Uint8Array[] = [];
     while (burst.length < Math.min(n, this.#left)) {
-      this.#frames ??= readCapture(this.file) as Generator<{ data: Uint8Array; timestamp: bigint }>;
-      let next: IteratorResult<{ data: Uint8Array; timestamp: bigint }>;
+      this.#frames ??= this.#read();
+      let next: IteratorResult<CapturedFrame>;
       try {
         next = this.#frames.next();
       } catch (error) {
@@ -492,6 +493,11 @@ class CaptureWire implements Wire {
     this.#expected = burst.filter((frame) => frame.length >= FRAME_MIN && frame.length <= FRAME_MAX);
     for (const frame of burst) this.#bytes += frame.length;
     return burst.length;
+  }
+
+  #read(): Generator<CapturedFrame> {
+    const { capture } = this;
+    return typeof capture === "string" ? readCapture(capture) : framesOf("capture", [capture]);
   }
 
   drain(): void {

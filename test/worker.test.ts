@@ -12,7 +12,7 @@ const COUNT = 200_000;
 const PRODUCER = `
 import { workerData } from "node:worker_threads";
 const { Core } = await import(workerData.library);
-const core = Core.attach(workerData.memory);
+const core = await Core.attach(workerData.memory);
 const { ring, list, count } = workerData;
 for (let sent = 0; sent < count; ) {
   const n = Math.min(32, count - sent);
@@ -22,7 +22,7 @@ for (let sent = 0; sent < count; ) {
 `;
 
 test("a worker attaches by address, and a ring carries descriptors to this thread in order", async () => {
-  const core = Core.create(2 ** 24, true);
+  const core = await Core.create(2 ** 24, true);
   const ring = createRing(core, 256).address;
   const list = core.place(Kind.BYTES, 64 * Packet.SIZE, "burst").address;
   const worker = new Worker(new URL(`data:text/javascript,${encodeURIComponent(PRODUCER)}`), {
@@ -54,10 +54,9 @@ test("a worker attaches by address, and a ring carries descriptors to this threa
   await worker.terminate();
 });
 
-test("a memory without a directory is refused", () => {
-  expect(() => Core.attach(new WebAssembly.Memory({ initial: 16, maximum: 16 }))).toThrow(
-    /no directory at 65536/,
-  );
+test("a memory without a directory is refused", async () => {
+  const memory = new WebAssembly.Memory({ initial: 16, maximum: 16 });
+  await expect(Core.attach(memory)).rejects.toThrow(/no directory at 65536/);
 });
 
 /** Posts bad buffers as fast as the device refuses them, until `control[0]` says stop. */

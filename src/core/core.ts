@@ -1,20 +1,8 @@
 /** The WebAssembly core on one memory: loads it, and reads and writes what lies in the memory. */
-import { readFileSync } from "node:fs";
+import { loadCore } from "#platform";
 import { Directory, Entry, type Kind, LINE, PAGE } from "../../assembly/layout.ts";
 import { Access } from "./access.ts";
 import { adapt, type Exports } from "./exports.ts";
-
-const modules = new Map<string, WebAssembly.Module>();
-
-/** The compiled module of one of the two builds; compiled once. */
-function load(name: string): WebAssembly.Module {
-  let module = modules.get(name);
-  if (!module) {
-    module = new WebAssembly.Module(readFileSync(new URL(`./${name}`, import.meta.url)));
-    modules.set(name, module);
-  }
-  return module;
-}
 
 /** Where an object is: its id in the directory, and its address in memory. */
 export interface Placed {
@@ -26,12 +14,13 @@ export interface Placed {
 export class Core extends Access {
   readonly exports: Exports;
 
-  private constructor(memory: WebAssembly.Memory, shared: boolean) {
-    const instance = new WebAssembly.Instance(load(shared ? "iovtee.shared.wasm" : "iovtee.wasm"), {
-      env: { memory },
-    });
+  private constructor(
+    memory: WebAssembly.Memory,
+    /** The compiled core, which can be posted to another thread. */
+    readonly module: WebAssembly.Module,
+  ) {
     super(memory);
-    this.exports = adapt(instance.exports);
+    this.exports = adapt(new WebAssembly.Instance(module, { env: { memory } }).exports);
   }
 
   /**
@@ -39,20 +28,25 @@ export class Core extends Access {
    * @param bytes size, rounded up to pages of 64 KiB; at most 4 GiB less one page
    * @throws RangeError where the size isn't possible
    */
-  static create(bytes: number, shared: boolean): Core {
+  static async create(bytes: number, shared: boolean): Promise<Core> {
     const pages = Math.ceil(bytes / PAGE);
     if (!(pages >= 16 && pages < 65536)) {
       throw new RangeError(`memory: ${bytes} bytes, expected 1 MiB to 4 GiB - 64 KiB`);
     }
-    const core = new Core(new WebAssembly.Memory({ initial: pages, maximum: pages, shared }), shared);
+    const memory = new WebAssembly.Memory({ initial: pages, maximum: pages, shared });
+    const core = new Core(memory, await loadCore(shared));
     core.exports.init(pages * PAGE);
     return core;
   }
 
-  /** Another instance on a memory that holds a host's objects, in any thread. */
-  static attach(memory: WebAssembly.Memory): Core {
+  /**
+   * Another instance on a memory that holds a host's objects, in any thread.
+   * @param module what another thread's `core.module` is, so that this one needn't load it
+   * @throws Error for a memory that holds none, or those of another version
+   */
+  static async attach(memory: WebAssembly.Memory, module?: WebAssembly.Module): Promise<Core> {
     const shared = typeof SharedArrayBuffer !== "undefined" && memory.buffer instanceof SharedArrayBuffer;
-    const core = new Core(memory, shared);
+    const core = new Core(memory, module ?? (await loadCore(shared)));
     if (core.u32(Directory.ADDRESS + Directory.magic) !== Directory.MAGIC) {
       throw new Error(`memory: no directory at ${Directory.ADDRESS}, expected one made by Host.create`);
     }

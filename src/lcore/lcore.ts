@@ -2,9 +2,10 @@
  * An lcore on a worker, seen from the thread that controls it: it is started, paused while something is set up, stopped,
  * or killed. It runs in the core (assembly/lcore.ts); the two meet in the lcore's second line (layout: `Lcore`).
  */
+import { startThread } from "#platform";
 import { Lcore, LcoreCommand } from "../../assembly/layout.ts";
 import type { Core } from "../core/core.ts";
-import { startThread, type Thread } from "./thread.ts";
+import type { Thread, ThreadMessage } from "../platform/platform.ts";
 
 /** How long an lcore may take to see that it is to pause or to stop; a turn takes microseconds. */
 const ANSWER_MS = 1000;
@@ -57,18 +58,14 @@ export class WorkerLcore {
     core.setFields(address, { [Lcore.asleep]: 0, [Lcore.parked]: 0 });
     await new Promise<void>((resolve, reject) => {
       lcore.ended.then((error) => reject(error ?? new LcoreError(name, "ended before it ran")));
-      startThread(
-        { memory: core.memory, lcore: address },
+      lcore.#thread = startThread(
+        { memory: core.memory, module: core.module, lcore: address },
         (message) => {
           if (message.is === "running") resolve();
-          else if (message.is === "stopped") lcore.#stopped = true;
-          else lcore.#ends(message.why);
-          if (message.is !== "running") void lcore.#thread?.terminate();
+          else void lcore.#finish(message);
         },
         (why) => lcore.#ends(why),
-      ).then((thread) => {
-        lcore.#thread = thread;
-      }, reject);
+      );
     });
     return lcore;
   }
@@ -116,6 +113,14 @@ export class WorkerLcore {
   /** Ends its thread wherever it is: for one that hangs, and for tests. What it was at is lost; see `LcoreError`. */
   async kill(why = "killed"): Promise<void> {
     this.#why = why;
+    await this.#thread?.terminate();
+    this.#ends();
+  }
+
+  /** It has run to its end, or to an error: nothing is left of its thread but to be cleared away. */
+  async #finish(message: ThreadMessage): Promise<void> {
+    if (message.is === "failed") this.#why = message.why;
+    else this.#stopped = true;
     await this.#thread?.terminate();
     this.#ends();
   }

@@ -1,15 +1,12 @@
 /** A worker's program: attaches to the host's memory and runs one lcore until it is told to stop. */
-import { parentPort, workerData } from "node:worker_threads";
+import { started } from "#platform";
 import { Core } from "../core/core.ts";
-import type { ThreadMessage, ThreadStart } from "./thread.ts";
 
-const tell = (message: ThreadMessage) => parentPort?.postMessage(message);
-
+const { start, tell } = await started();
 try {
-  const { memory, lcore } = workerData as ThreadStart;
-  const core = Core.attach(memory);
+  const core = await Core.attach(start.memory, start.module);
   tell({ is: "running" });
-  core.exports.runLcore(lcore);
+  core.exports.runLcore(start.lcore);
   tell({ is: "stopped" });
 } catch (error) {
   tell({ is: "failed", why: error instanceof Error ? error.message : String(error) });

@@ -1,10 +1,11 @@
-// Capture files on disk, for Node. Synchronous on both sides: no record is ever
+// Capture files on disk, where the platform has files (Node, Deno, Bun). Synchronous on both sides: no record is ever
 // half handed over when a signal handler runs, and a capture larger than memory
 // is read and written a piece at a time. The formats are in capture.ts
 // and capture-encoder.ts.
 
-import { closeSync, ftruncateSync, openSync, readSync, writeSync } from "node:fs";
-import { CaptureDecoder, type CapturedFrame, CaptureError } from "./capture.ts";
+import { files, runtime } from "#platform";
+import type { Files } from "../platform/platform.ts";
+import { type CapturedFrame, CaptureError, framesOf } from "./capture.ts";
 import { CaptureEncoder, MAXIMUM_RECORD } from "./capture-encoder.ts";
 
 const CHUNK = 256 * 1024;
@@ -14,23 +15,25 @@ const WRITABLE = "a file that can be written";
 /**
  * The Ethernet frames of a pcap or pcapng file, in order. Each frame's `data` is
  * valid until the next one is asked for. Throws a CaptureError, at the first
- * frame asked for if the file can't be opened, and at a break after every frame
- * before it.
+ * frame asked for if the file can't be opened (in a browser or a Worker none
+ * can), and at a break after every frame before it.
  */
 export function* readCapture(path: string): Generator<CapturedFrame, void, undefined> {
+  const { openSync, readSync, closeSync } = filesFor(path);
   const file = attempt(path, READABLE, () => openSync(path, "r"));
   try {
-    const decoder = new CaptureDecoder(path);
+    yield* framesOf(path, piecesOf());
+  } finally {
+    closeSync(file);
+  }
+
+  function* piecesOf(): Generator<Uint8Array, void, undefined> {
     const chunk = new Uint8Array(CHUNK);
     for (;;) {
       const length = attempt(path, READABLE, () => readSync(file, chunk, 0, CHUNK, null));
-      if (length === 0) break;
-      decoder.push(chunk.subarray(0, length));
-      for (let frame = decoder.next(); frame !== undefined; frame = decoder.next()) yield frame;
+      if (length === 0) return;
+      yield chunk.subarray(0, length);
     }
-    decoder.end();
-  } finally {
-    closeSync(file);
   }
 }
 
@@ -42,6 +45,7 @@ export function* readCapture(path: string): Generator<CapturedFrame, void, undef
  */
 export class CaptureWriter {
   readonly #path: string;
+  readonly #files: Files;
   readonly #encoder = new CaptureEncoder();
   readonly #buffer = new Uint8Array(CHUNK + MAXIMUM_RECORD);
   #file: number | undefined;
@@ -51,7 +55,8 @@ export class CaptureWriter {
   /** Creates the file, or empties it. */
   constructor(path: string) {
     this.#path = path;
-    const file = attempt(path, WRITABLE, () => openSync(path, "w"));
+    this.#files = filesFor(path);
+    const file = attempt(path, WRITABLE, () => this.#files.openSync(path, "w"));
     this.#file = file;
     const header = this.#encoder.header();
     this.#buffer.set(header);
@@ -73,7 +78,7 @@ export class CaptureWriter {
   close(): void {
     if (this.#file === undefined) return;
     this.#flush(this.#file);
-    closeSync(this.#file);
+    this.#files.closeSync(this.#file);
     this.#file = undefined;
   }
 
@@ -81,7 +86,9 @@ export class CaptureWriter {
     let done = 0;
     try {
       attempt(this.#path, WRITABLE, () => {
-        while (done < this.#used) done += writeSync(file, this.#buffer, done, this.#used - done);
+        while (done < this.#used) {
+          done += this.#files.writeSync(file, this.#buffer, done, this.#used - done);
+        }
       });
       this.#written += done;
       this.#used = 0;
@@ -95,12 +102,20 @@ export class CaptureWriter {
   /** A full disk can take part of a record: gives it back, so that the file stays valid. */
   #abandon(file: number): void {
     try {
-      ftruncateSync(file, this.#written);
+      this.#files.ftruncateSync(file, this.#written);
     } catch {
       // A pipe has no length to give back.
     }
-    closeSync(file);
+    this.#files.closeSync(file);
   }
+}
+
+/** The platform's files; `path` is the one that is wanted. */
+function filesFor(path: string): Files {
+  if (files) return files;
+  const expected =
+    "Node, Deno or Bun (elsewhere: CaptureDecoder and CaptureEncoder, which take and give bytes)";
+  throw new CaptureError(path, undefined, `a file, which ${runtime().name} has none of`, expected);
 }
 
 const REASONS: Record<string, string> = {

@@ -314,6 +314,22 @@ export class CaptureDecoder {
   }
 }
 
+/**
+ * The frames of a capture that comes in pieces; `name` is for error messages. Each frame's `data` is valid until the next
+ * one is asked for. Throws a CaptureError at a break, after every frame before it.
+ */
+export function* framesOf(
+  name: string,
+  pieces: Iterable<Uint8Array>,
+): Generator<CapturedFrame, void, undefined> {
+  const decoder = new CaptureDecoder(name);
+  for (const piece of pieces) {
+    decoder.push(piece);
+    for (let frame = decoder.next(); frame !== undefined; frame = decoder.next()) yield frame;
+  }
+  decoder.end();
+}
+
 function hex(value: number): string {
   return `0x${value.toString(16).padStart(8, "0")}`;
 }

@@ -1,0 +1,73 @@
+/** Node, and what takes packages as Node does: Deno and Bun. */
+import * as fs from "node:fs";
+import { cpus } from "node:os";
+import { parentPort, Worker, workerData } from "node:worker_threads";
+import {
+  compileOnce,
+  type Files,
+  type Runtime,
+  type SharedMemory,
+  type Thread,
+  type ThreadMessage,
+  type ThreadStart,
+} from "./platform.ts";
+
+export const loadCore = /* @__PURE__ */ compileOnce(async (shared) => {
+  const url = new URL(shared ? "./iovtee.shared.wasm" : "./iovtee.wasm", import.meta.url);
+  return new WebAssembly.Module(fs.readFileSync(url));
+});
+
+export function runtime(): Runtime {
+  return { ...nameAndVersion(), ...processors() };
+}
+
+function nameAndVersion(): Pick<Runtime, "name" | "version"> {
+  const { Deno } = globalThis as { Deno?: { version: { deno: string } } };
+  if (Deno) return { name: "deno", version: Deno.version.deno };
+  const { bun, node } = process.versions;
+  return bun ? { name: "bun", version: bun } : { name: "node", version: node };
+}
+
+function processors(): Pick<Runtime, "cpu" | "cores"> {
+  try {
+    const all = cpus();
+    return { cpu: all[0]?.model ?? "", cores: all.length };
+  } catch {
+    return {}; // Deno without --allow-sys
+  }
+}
+
+export function sharedMemory(): SharedMemory {
+  return { available: true };
+}
+
+export function pause(): Promise<void> {
+  return new Promise((resume) => setImmediate(resume));
+}
+
+export function startThread(
+  start: ThreadStart,
+  told: (message: ThreadMessage) => void,
+  ended: (why?: string) => void,
+): Thread {
+  const worker = new Worker(new URL("../lcore/worker.js", import.meta.url), { workerData: start });
+  let why: string | undefined;
+  worker.on("message", told);
+  worker.on("error", (error) => {
+    why = error instanceof Error ? error.message : String(error);
+  });
+  worker.on("exit", (code) =>
+    ended(why ?? (code === 0 ? undefined : `its worker ended with exit code ${code}`)),
+  );
+  return {
+    terminate: async () => {
+      await worker.terminate();
+    },
+  };
+}
+
+export async function started(): Promise<{ start: ThreadStart; tell: (message: ThreadMessage) => void }> {
+  return { start: workerData as ThreadStart, tell: (message) => parentPort?.postMessage(message) };
+}
+
+export const files: Files | undefined = fs;

@@ -1,0 +1,32 @@
+import { readFileSync } from "node:fs";
+import { expect, test } from "vitest";
+import { CaptureError, pvp } from "../src/index.ts";
+
+const SAMPLE = "captures/sample.pcapng";
+
+test("a capture can be given as a file or as its bytes: every frame comes back, over each attachment", async () => {
+  const bytes = readFileSync(SAMPLE);
+  const [file, memory] = [
+    await pvp({ capture: SAMPLE, repeat: 1 }),
+    await pvp({ capture: bytes, repeat: 1 }),
+  ];
+  const counts = ({ runs }: typeof file) =>
+    runs.map(({ attach, packets, copiesPerPacket, bytesCopiedPerPacket, lost, duplicated, corrupt }) => ({
+      ...{ attach, packets, copiesPerPacket, bytesCopiedPerPacket, lost, duplicated, corrupt },
+    }));
+  expect(file.runs.map(({ frame }) => frame)).toEqual(["sample.pcapng", "sample.pcapng"]);
+  expect(memory.runs.map(({ frame }) => frame)).toEqual(["capture", "capture"]);
+  expect(counts(memory)).toEqual(counts(file));
+  expect(memory.runs).toMatchObject([{ lost: 0, corrupt: 0 }, { lost: 0 }]);
+  expect(memory.runs[0]?.packets).toBeGreaterThan(400);
+});
+
+test("bytes that break off: what came before is run, and the error says where", async () => {
+  const bytes = readFileSync(SAMPLE).subarray(0, 100_001);
+  const error = await pvp({ capture: bytes, repeat: 1 }).catch((thrown: unknown) => thrown);
+  expect(error).toBeInstanceOf(CaptureError);
+  expect(error).toMatchObject({
+    message: expect.stringMatching(/^capture: at byte \d+: /),
+    report: { runs: [{ lost: 0 }, { lost: 0 }] },
+  });
+});
