@@ -37,6 +37,7 @@ const FLOORS = {
 
   "src/cli/": 11,
   "src/report/": 10,
+  "src/runtimes/": 10,
   "src/index.ts": 10,
   "src/pvp.ts": 9,
   "src/pvp-lcores.ts": 9,
