@@ -50,10 +50,10 @@ const FLOORS = {
   "src/roles/nic.ts": 3,
   "src/ports/": 3,
   "src/core/": 2,
-  "src/platform/": 1,
-  "src/channel.ts": 1,
+  "src/channel.ts": 2,
   "src/mac.ts": 1,
   "src/options.ts": 1,
+  "src/platform/": 1,
   "src/rules.ts": 1,
 };
 

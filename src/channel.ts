@@ -17,6 +17,7 @@
  * sleeps says so first and then looks once more; who publishes looks whether the other sleeps: one of the two sees the
  * other (Dekker), so no wake-up is lost.
  */
+import { sharedMemory } from "#platform";
 
 /** Int32 positions in the header; fields written by different sides stand on different cache lines. */
 const MAGIC = 0;
@@ -69,11 +70,14 @@ export interface ChannelStats {
   full: number;
 }
 
-/** A new channel. @throws RangeError for an option out of range */
+/** A new channel. @throws RangeError for an option out of range; Error, with the reason, where memory can't be shared */
 export function channel(options: ChannelOptions = {}): Channel {
   const bytes = options.bytes ?? 2 ** 20;
   if (!Number.isInteger(bytes) || bytes < LEAST_BYTES || bytes > MOST_BYTES || bytes & (bytes - 1)) {
     throw new RangeError(`bytes: ${bytes}, expected a power of two from ${LEAST_BYTES} to ${MOST_BYTES}`);
+  }
+  if (typeof SharedArrayBuffer === "undefined") {
+    throw new Error(`channel: no shared memory here: ${sharedMemory().why}`);
   }
   const buffer = new SharedArrayBuffer(HEADER_BYTES + bytes);
   const header = new Int32Array(buffer);

@@ -2,12 +2,17 @@
 import { started } from "#platform";
 import { Core } from "../core/core.ts";
 
-const { start, tell } = await started();
-try {
-  const core = await Core.attach(start.memory, start.module);
-  tell({ is: "running" });
-  core.exports.runLcore(start.lcore);
-  tell({ is: "stopped" });
-} catch (error) {
-  tell({ is: "failed", why: error instanceof Error ? error.message : String(error) });
+// Not awaited at the top level: bundlers make scripts of workers that aren't modules.
+async function main(): Promise<void> {
+  const { start, tell } = await started();
+  try {
+    const core = await Core.attach(start.memory, start.module);
+    tell({ is: "running" });
+    core.exports.runLcore(start.lcore);
+    tell({ is: "stopped" });
+  } catch (error) {
+    tell({ is: "failed", why: error instanceof Error ? error.message : String(error) });
+  }
 }
+
+void main();

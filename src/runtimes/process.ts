@@ -16,20 +16,18 @@ export function runInProcess(
   timeout: number,
 ): Promise<Outcome> {
   const main = join(packageFolder(), "dist/src/runtimes/process-main.js");
-  const all = [...args, main, pathToFileURL(module).href, JSON.stringify(input)];
+  const all = [...args, main, pathToFileURL(module).href];
+  const options = { timeout, killSignal: "SIGKILL", maxBuffer: 2 ** 28 } as const;
   return new Promise((done, fail) => {
-    execFile(
-      command,
-      all,
-      { timeout, killSignal: "SIGKILL", maxBuffer: 2 ** 28 },
-      (error, stdout, stderr) => {
-        const line = stdout.trimEnd().split("\n").at(-1) ?? "";
-        if (error || !line.startsWith("{")) {
-          fail(
-            new Error(`${command}: ${error?.killed ? `no answer in ${timeout / 1000} s` : error}\n${stderr}`),
-          );
-        } else done(JSON.parse(line));
-      },
-    );
+    const child = execFile(command, all, options, (error, stdout, stderr) => {
+      const line = stdout.trimEnd().split("\n").at(-1) ?? "";
+      if (!error && line.startsWith("{")) done(JSON.parse(line));
+      else
+        fail(
+          new Error(`${command}: ${error?.killed ? `no answer in ${timeout / 1000} s` : error}\n${stderr}`),
+        );
+    });
+    child.stdin?.on("error", () => {}); // it ended before it read all, which is told above
+    child.stdin?.end(JSON.stringify(input));
   });
 }
