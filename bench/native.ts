@@ -33,7 +33,7 @@ export async function native(burst: () => void): Promise<string> {
   }
 }
 
-function compile(folder: string, source: string, name: string, flags: string[] = []): string {
+export function compile(folder: string, source: string, name: string, flags: string[] = []): string {
   const program = join(folder, name);
   const warnings = ["-Wall", "-Wextra", "-Werror"];
   execFileSync("gcc", ["-O3", "-march=native", "-std=gnu11", ...warnings, ...flags, "-o", program, source]);
