@@ -1,9 +1,5 @@
-/**
- * The core's SPSC ring between two threads on two CPUs, in turn with the same in C. How near two virtual CPUs are
- * changes while a test runs, and the ring's speed with it: so the way between them is measured before and after
- * each run, and rounds are compared only with rounds of the same distance.
- */
-import { execFileSync, spawnSync } from "node:child_process";
+/** The core's SPSC ring between two threads on two CPUs, in turn with the same in C, by how near the CPUs are. */
+import { execFileSync } from "node:child_process";
 import { once } from "node:events";
 import { mkdirSync, readFileSync } from "node:fs";
 import { Worker } from "node:worker_threads";
@@ -11,8 +7,8 @@ import Table from "cli-table3";
 import { Kind, Packet } from "../assembly/layout.ts";
 import { createRing } from "../src/core/ring.ts";
 import { Core } from "../src/index.ts";
-import { compile } from "./native.ts";
 import { ratio, spread } from "./rig.ts";
+import { distance, TwoCpus, unfit } from "./two-cpus.ts";
 
 const SLOTS = 1024;
 const BURST = 32;
@@ -29,28 +25,10 @@ interface Round {
   latency: number[];
 }
 
-/** As far as two virtual CPUs have been seen apart: hyperthreads, one die, two; or one of them was busy otherwise. */
-function distance(latency: number[]): string {
-  const classes = latency.map((ns) =>
-    ns < 30 ? "siblings" : ns < 120 ? "near" : ns < 1000 ? "far" : "busy",
-  );
-  return classes.every((one) => one === classes[0]) ? (classes[0] as string) : "mixed";
-}
-
-/** The CPUs that this process may use: "0-1,4" is 0, 1, 4. */
-function allowedCpus(): number[] {
-  const list = /^Cpus_allowed_list:\s*(\S+)/m.exec(readFileSync("/proc/self/status", "utf8"))?.[1] ?? "";
-  return list.split(",").flatMap((range) => {
-    const [from = 0, to = from] = range.split("-").map(Number);
-    return Array.from({ length: to - from + 1 }, (_, i) => from + i);
-  });
-}
-
 /** The core with the loops of bench/wasm/ring.ts, by the options of the shared build. */
 function loops(): WebAssembly.Module {
   const file = `${FOLDER}/ring.wasm`;
   const asc = ["node_modules/assemblyscript/bin/asc.js", "bench/wasm/ring.ts", "--target", "shared"];
-  mkdirSync(FOLDER, { recursive: true });
   execFileSync(process.execPath, [...asc, "--outFile", file], { stdio: ["ignore", "ignore", "pipe"] });
   return new WebAssembly.Module(readFileSync(file));
 }
@@ -62,27 +40,25 @@ async function from<T>(worker: Worker): Promise<T> {
 }
 
 async function main(): Promise<string> {
-  if (process.platform !== "linux" || process.arch !== "x64" || spawnSync("gcc", ["--version"]).error)
-    return "ring between two threads: skipped, it needs gcc, and Linux on x86-64";
-  const cpus = allowedCpus().slice(0, 2).map(String);
-  if (cpus.length < 2) return "ring between two threads: skipped, there is one CPU";
+  const why = unfit();
+  if (why !== undefined) return `ring between two threads: skipped, ${why}`;
   mkdirSync(FOLDER, { recursive: true });
-  const program = compile(FOLDER, "bench/native/xring.c", "xring", ["-pthread"]);
-  const inC = (...args: unknown[]) => Number(execFileSync(program, args.map(String), { encoding: "utf8" }));
+  const two = new TwoCpus(FOLDER);
+  const [first, second] = two.cpus;
 
   const core = Core.create(2 ** 20, true);
   const ring = createRing(core, SLOTS).address;
   const module = loops();
-  const start = async (side: "producer" | "consumer", cpu: string) => {
+  const start = async (side: "producer" | "consumer", cpu: number) => {
     const list = core.place(Kind.BYTES, BURST * Packet.SIZE, side).address;
     const worker = new Worker("./bench/ring-worker.mjs", {
       workerData: { module, memory: core.memory, ring, list, side, warm: WARM, count: COUNT },
     });
-    inC("pin", await from<number>(worker), cpu);
+    two.pin(await from<number>(worker), cpu);
     return worker;
   };
-  const consumer = await start("consumer", cpus[0] as string);
-  const producer = await start("producer", cpus[1] as string);
+  const consumer = await start("consumer", first);
+  const producer = await start("producer", second);
   const ours = async () => {
     const ends = Promise.all([from<{ ns: number; wrong: number }>(consumer), from(producer)]);
     for (const worker of [consumer, producer]) worker.postMessage("run");
@@ -91,21 +67,20 @@ async function main(): Promise<string> {
     return ns;
   };
 
-  const probe = () => inC("probe", ...cpus);
   const rounds: Round[] = [];
   for (let i = 0; i < 3; i++) await ours(); // until the engine has compiled the loops for speed
   for (let i = 0; i < ROUNDS; i++) {
-    const before = probe();
+    const before = two.latency();
     const ns = await ours();
-    const between = probe();
-    const c = inC("run", ...cpus, WARM, COUNT);
-    rounds.push({ ours: ns, c, latency: [before, between, probe()] });
+    const between = two.latency();
+    const c = two.ring(WARM, COUNT);
+    rounds.push({ ours: ns, c, latency: [before, between, two.latency()] });
   }
   await Promise.all([consumer, producer].map((worker) => worker.terminate()));
 
   const out = new Table({
     head: [
-      `ring, CPUs ${cpus.join(" and ")}`,
+      `ring, CPUs ${two.cpus.join(" and ")}`,
       "rounds",
       "one way ns",
       "ours ns/packet (min-max)",
