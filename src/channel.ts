@@ -19,27 +19,31 @@
  */
 import { sharedMemory } from "#platform";
 
-/** Int32 positions in the header; fields written by different sides stand on different cache lines. */
+/**
+ * Int32 positions in the header. What one side writes stands 128 bytes from what the other does, so on another cache
+ * line wherever the memory begins. HEAD stands alone: a receiver that waits looks at it all the time, and each store to
+ * its line has to fetch that back.
+ */
 const MAGIC = 0;
 const CAPACITY = 1;
 const MANY = 2;
 const CLOSED = 3;
-const HEAD = 16;
-const TAIL = 32;
-const LOCK = 48;
+const HEAD = 32;
+const TAIL = 64;
+const LOCK = 96;
 /** Set by a receiver that sleeps, and how often it was woken; the same for senders. */
-const RECEIVER_SLEEPS = 64;
-const RECEIVER_WOKEN = 65;
-const SENDERS_SLEEP = 80;
-const SENDERS_WOKEN = 81;
+const RECEIVER_SLEEPS = 128;
+const RECEIVER_WOKEN = 129;
+const SENDERS_SLEEP = 160;
+const SENDERS_WOKEN = 161;
 /** Float64 positions: counters of the senders and of the receiver. */
-const SENT = 12;
-const SENT_BYTES = 13;
-const FULL = 14;
-const RECEIVED = 20;
-const RECEIVED_BYTES = 21;
+const SENT = 96;
+const SENT_BYTES = 97;
+const FULL = 98;
+const RECEIVED = 112;
+const RECEIVED_BYTES = 113;
 
-const HEADER_BYTES = 384;
+const HEADER_BYTES = 1024;
 const RECORD_HEADER = 8;
 const MAGIC_NUMBER = 0x494f4348;
 const SKIP = -1;
@@ -134,13 +138,8 @@ export class Channel {
     if (this.closed) return false;
     const head = this.#words[HEAD] as number;
     const next = this.#put(head, message);
-    if (next === head) {
-      this.#count(FULL, 1);
-      return false;
-    }
-    this.#count(SENT, 1);
-    this.#count(SENT_BYTES, message.length);
-    Atomics.store(this.#words, HEAD, next);
+    if (next === head) return false;
+    this.#publish(next, 1, message.length);
     this.#wake(RECEIVER_SLEEPS, RECEIVER_WOKEN);
     return true;
   }
@@ -154,27 +153,19 @@ export class Channel {
     if (this.closed || messages.length === 0) return 0;
     const many = this.#many;
     if (many) this.#lock();
-    const begin = this.#words[HEAD] as number;
-    let head = begin;
+    let head = this.#words[HEAD] as number;
     let n = 0;
     let sum = 0;
     try {
       for (; n < messages.length; n++) {
         const message = messages[n] as Uint8Array;
         const next = this.#put(head, message);
-        if (next === head) {
-          this.#count(FULL, 1);
-          break;
-        }
+        if (next === head) break;
         head = next;
         sum += message.length;
       }
     } finally {
-      if (n > 0) {
-        this.#count(SENT, n);
-        this.#count(SENT_BYTES, sum);
-        Atomics.store(this.#words, HEAD, head);
-      }
+      if (n > 0) this.#publish(head, n, sum);
       if (many) this.#unlock();
       if (n > 0) this.#wake(RECEIVER_SLEEPS, RECEIVER_WOKEN);
     }
@@ -183,9 +174,8 @@ export class Channel {
 
   /** As `send`, and sleeps while there is no room. @returns false after `timeout` milliseconds, or when closed */
   sendWait(message: Uint8Array, timeout = Number.POSITIVE_INFINITY): boolean {
-    const end = performance.now() + timeout;
-    for (;;) {
-      if (this.send(message)) return true;
+    if (this.send(message)) return true;
+    for (const end = performance.now() + timeout; ; ) {
       const left = end - performance.now();
       if (this.closed || left <= 0) return false;
       const woken = Atomics.load(this.#words, SENDERS_WOKEN);
@@ -193,17 +183,20 @@ export class Channel {
       // Once more: the receiver may have made room before it could see that we sleep.
       if (this.send(message)) return true;
       if (!this.closed) Atomics.wait(this.#words, SENDERS_WOKEN, woken, left);
+      if (this.send(message)) return true;
     }
   }
 
   /** The next message, copied; undefined where there is none. */
   receive(): Uint8Array | undefined {
-    let copy: Uint8Array | undefined;
-    this.receiveMany(([message]) => {
-      if (!message) return;
-      copy = new Uint8Array(message.length); // slice() copies byte by byte
-      copy.set(message);
-    }, 1);
+    this.#refuseWithin();
+    const begin = this.#words[TAIL] as number;
+    if (!this.#arrived(begin)) return undefined;
+    const tail = this.#record(begin);
+    const view = this.#view(tail);
+    const copy = new Uint8Array(view.length);
+    copy.set(view); // slice() copies byte by byte
+    this.#taken((tail + recordBytes(view.length)) | 0, 1, view.length);
     return copy;
   }
 
@@ -214,28 +207,17 @@ export class Channel {
    * @throws Error from within the sink of another
    */
   receiveMany(sink: (messages: Uint8Array[]) => void, max = 256): number {
-    if (this.#taking) throw new Error("channel: receive from within the sink of another");
-    const words = this.#words;
-    const begin = words[TAIL] as number;
-    const mask = this.#capacity - 1;
+    this.#refuseWithin();
+    let tail = this.#words[TAIL] as number;
+    if (!this.#arrived(tail)) return 0;
     const messages: Uint8Array[] = [];
-    let tail = begin;
     let sum = 0;
-    while (messages.length < max) {
-      if (tail === this.#headSeen) {
-        this.#headSeen = Atomics.load(words, HEAD);
-        if (tail === this.#headSeen) break;
-      }
-      const at = HEADER_BYTES + (tail & mask);
-      const length = words[at >> 2] as number;
-      if (length === SKIP) {
-        tail = (tail + this.#capacity - (tail & mask)) | 0;
-        continue;
-      }
-      const from = at + RECORD_HEADER;
-      messages.push(this.#bytes.subarray(from, from + length));
-      tail = (tail + recordBytes(length)) | 0;
-      sum += length;
+    while (messages.length < max && this.#arrived(tail)) {
+      tail = this.#record(tail);
+      const view = this.#view(tail);
+      messages.push(view);
+      tail = (tail + recordBytes(view.length)) | 0;
+      sum += view.length;
     }
     if (messages.length === 0) return 0;
     this.#taking = true;
@@ -243,10 +225,7 @@ export class Channel {
       sink(messages);
     } finally {
       this.#taking = false;
-      this.#count(RECEIVED, messages.length);
-      this.#count(RECEIVED_BYTES, sum);
-      Atomics.store(words, TAIL, tail);
-      this.#wake(SENDERS_SLEEP, SENDERS_WOKEN);
+      this.#taken(tail, messages.length, sum);
     }
     return messages.length;
   }
@@ -256,6 +235,7 @@ export class Channel {
    * @returns false after `timeout` milliseconds, or when it is closed and empty
    */
   wait(timeout = Number.POSITIVE_INFINITY): boolean {
+    if (!this.#empty()) return true; // without asking for the time
     const end = performance.now() + timeout;
     while (this.#empty()) {
       const left = end - performance.now();
@@ -268,6 +248,7 @@ export class Channel {
 
   /** As `wait`, without blocking the thread. */
   async waitAsync(timeout = Number.POSITIVE_INFINITY): Promise<boolean> {
+    if (!this.#empty()) return true;
     const end = performance.now() + timeout;
     while (this.#empty()) {
       const left = end - performance.now();
@@ -305,6 +286,38 @@ export class Channel {
     };
   }
 
+  #refuseWithin(): void {
+    if (this.#taking) throw new Error("channel: receive from within the sink of another");
+  }
+
+  /** Whether there is a message at index `tail`; looks at the senders' index only where it knows of none. */
+  #arrived(tail: number): boolean {
+    if (((this.#headSeen - tail) | 0) > 0) return true;
+    this.#headSeen = Atomics.load(this.#words, HEAD);
+    return this.#headSeen !== tail;
+  }
+
+  /** The index of the next record that holds a message, from `tail` on. */
+  #record(tail: number): number {
+    const offset = tail & (this.#capacity - 1);
+    const skips = this.#words[(HEADER_BYTES + offset) >> 2] === SKIP;
+    return skips ? (tail + this.#capacity - offset) | 0 : tail;
+  }
+
+  /** The message in the record at index `tail`. */
+  #view(tail: number): Uint8Array {
+    const at = HEADER_BYTES + (tail & (this.#capacity - 1));
+    return new Uint8Array(this.handle.buffer, at + RECORD_HEADER, this.#words[at >> 2]);
+  }
+
+  /** Gives the senders the room up to index `tail`, where `messages` of `sum` bytes were. */
+  #taken(tail: number, messages: number, sum: number): void {
+    this.#counters[RECEIVED] = (this.#counters[RECEIVED] as number) + messages;
+    this.#counters[RECEIVED_BYTES] = (this.#counters[RECEIVED_BYTES] as number) + sum;
+    Atomics.store(this.#words, TAIL, tail);
+    this.#wake(SENDERS_SLEEP, SENDERS_WOKEN);
+  }
+
   #empty(): boolean {
     return Atomics.load(this.#words, HEAD) === this.#words[TAIL];
   }
@@ -315,8 +328,11 @@ export class Channel {
     return woken;
   }
 
-  #count(counter: number, by: number): void {
-    this.#counters[counter] = (this.#counters[counter] as number) + by;
+  /** Shows the receiver the records up to index `head`, in which are `messages` of `sum` bytes. */
+  #publish(head: number, messages: number, sum: number): void {
+    this.#counters[SENT] = (this.#counters[SENT] as number) + messages;
+    this.#counters[SENT_BYTES] = (this.#counters[SENT_BYTES] as number) + sum;
+    Atomics.store(this.#words, HEAD, head);
   }
 
   /**
@@ -334,7 +350,10 @@ export class Channel {
     const skip = size > left ? left : 0;
     if (((head - this.#tailSeen) | 0) + skip + size > this.#capacity) {
       this.#tailSeen = Atomics.load(this.#words, TAIL);
-      if (((head - this.#tailSeen) | 0) + skip + size > this.#capacity) return head;
+      if (((head - this.#tailSeen) | 0) + skip + size > this.#capacity) {
+        this.#counters[FULL] = (this.#counters[FULL] as number) + 1;
+        return head;
+      }
     }
     if (skip > 0) this.#words[(HEADER_BYTES + offset) >> 2] = SKIP;
     const at = HEADER_BYTES + (skip > 0 ? 0 : offset);

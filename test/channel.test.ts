@@ -71,13 +71,23 @@ describe("in one thread", () => {
   test("indices run over 2^32", () => {
     const there = channel({ bytes: 256 });
     const words = new Int32Array(there.handle.buffer);
-    words[16] = words[32] = -512; // head and tail, a few records before the wrap
+    words[32] = words[64] = -512; // head and tail, a few records before the wrap
     const here = Channel.from(there.handle);
     for (let i = 0; i < 200; i++) {
       expect(here.sendMany([bytes(20, i), bytes(3, i)])).toBe(2);
       expect([here.receive(), here.receive()]).toEqual([bytes(20, i), bytes(3, i)]);
     }
-    expect(words[16]).toBeGreaterThan(0);
+    expect(words[32]).toBeGreaterThan(0);
+  });
+
+  test("two ends for one receiver: each goes on where the other one stopped", () => {
+    const one = channel();
+    const other = Channel.from(one.handle);
+    one.sendMany([bytes(1), bytes(2), bytes(3), bytes(4)]);
+    expect([one.receive(), other.receive()]).toEqual([bytes(1), bytes(2)]);
+    one.send(bytes(5));
+    expect([other.receive(), other.receive(), other.receive()]).toEqual([bytes(3), bytes(4), bytes(5)]);
+    expect([one.receive(), one.receiveMany(() => {})]).toEqual([undefined, 0]);
   });
 
   test("full: nothing is overwritten, and it is counted", () => {
@@ -149,6 +159,35 @@ describe("in one thread", () => {
     expect([there.wait(5), await there.waitAsync(5)]).toEqual([false, false]);
     there.sendMany(Array.from({ length: 8 }, () => bytes(24)));
     expect(there.sendWait(bytes(24), 5)).toBe(false);
+  });
+});
+
+/** Does `what` right before the next `Atomics.store`: where the other side may be faster. */
+function beforeNextStore(what: () => void): void {
+  const { store } = Atomics;
+  Atomics.store = ((...args: Parameters<typeof store>) => {
+    Atomics.store = store;
+    what();
+    return store(...args);
+  }) as typeof store;
+}
+
+describe("who sleeps says so and looks once more: the other side was faster, saw nobody asleep and wakes nobody", () => {
+  test.each(["wait", "waitAsync"] as const)("%s", async (how) => {
+    const there = channel();
+    beforeNextStore(() => there.send(bytes(1)));
+    const begin = performance.now();
+    expect(await there[how](5_000)).toBe(true);
+    expect(performance.now() - begin).toBeLessThan(2_500);
+  });
+
+  test("sendWait", () => {
+    const there = channel({ bytes: 256 });
+    there.sendMany(Array.from({ length: 8 }, () => bytes(24)));
+    beforeNextStore(() => there.receiveMany(() => {}, 1));
+    const begin = performance.now();
+    expect(there.sendWait(bytes(24), 5_000)).toBe(true);
+    expect(performance.now() - begin).toBeLessThan(2_500);
   });
 });
 
