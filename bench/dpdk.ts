@@ -33,8 +33,11 @@ const FORMATS = [
   { name: "DPDK, packed ring", packed: true },
 ];
 const ATTACHMENTS = ["vhost", "iovtee"] as const;
-/** Threads that our PVP runs on. */
-const OUR_CORES = 1;
+/** Threads that our PVP runs on: one, and as DPDK one for the card and the switch and one for the guest. */
+const THREADS = [
+  { cores: 1, lcores: undefined },
+  { cores: 2, lcores: ["nic+host", "guest"] },
+];
 /** MiB of memory for a testpmd; without huge pages its pools want more room. */
 const MEMORY = { huge: 64, small: 256 };
 const HUGE_PAGE = 2;
@@ -187,8 +190,8 @@ class Pair {
 }
 
 /** Our PVP at one frame size, the attachments in turn: millions of frames a second. */
-async function ours(frame: number): Promise<number[]> {
-  const { runs } = await pvp({ attach: [...ATTACHMENTS], size: [frame], repeat: 3 });
+async function ours(frame: number, lcores: string[] | undefined): Promise<number[]> {
+  const { runs } = await pvp({ attach: [...ATTACHMENTS], size: [frame], lcores, repeat: 3 });
   const wrong = runs.find((run) => run.lost || run.duplicated || run.reordered || run.corrupt);
   if (wrong) throw new Error(`${wrong.attach} ${frame}: frames were lost, duplicated, reordered or corrupt`);
   return runs.map((run) => run.mpps);
@@ -220,14 +223,16 @@ async function measure(setting: Setting): Promise<{ version: string; series: Ser
         one.rounds.push({ mpps, apart: share < UNDISTURBED ? "busy" : apart });
       });
     }
-    const each = ATTACHMENTS.map((name): Series => ({ name, cores: OUR_CORES, frame, rounds: [] }));
-    series.push(...each);
-    steps.push(async () => {
-      const before = two.latency();
-      const mpps = await ours(frame);
-      const apart = distance([before, two.latency()]);
-      for (const [i, one] of each.entries()) one.rounds.push({ mpps: mpps[i] as number, apart });
-    });
+    for (const { cores, lcores } of THREADS) {
+      const each = ATTACHMENTS.map((name): Series => ({ name, cores, frame, rounds: [] }));
+      series.push(...each);
+      steps.push(async () => {
+        const before = two.latency();
+        const mpps = await ours(frame, lcores);
+        const apart = distance([before, two.latency()]);
+        for (const [i, one] of each.entries()) one.rounds.push({ mpps: mpps[i] as number, apart });
+      });
+    }
   }
   for (let round = 0; round < ROUNDS; round++) for (const step of steps) await step();
   for (const one of [...running]) await one.quit();

@@ -46,7 +46,7 @@ async function main(): Promise<string> {
   const two = new TwoCpus(FOLDER);
   const [first, second] = two.cpus;
 
-  const core = Core.create(2 ** 20, true);
+  const core = await Core.create(2 ** 20, true);
   const ring = createRing(core, SLOTS).address;
   const module = loops();
   const start = async (side: "producer" | "consumer", cpu: number) => {
