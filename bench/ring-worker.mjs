@@ -1,5 +1,5 @@
 // One side of bench/ring.ts' ring: on each message runs its loop once, and tells what the consumer took.
-import { readlinkSync } from "node:fs";
+import { readFileSync, readlinkSync } from "node:fs";
 import { basename } from "node:path";
 import { parentPort, workerData } from "node:worker_threads";
 
@@ -10,16 +10,23 @@ const port = parentPort;
 const { exports } = new WebAssembly.Instance(module, { env: { memory } });
 const { produce, consume } = /** @type {{ produce: Loop, consume: Loop }} */ (exports);
 
+/** Nanoseconds that this thread could have run, but another one had its CPU. */
+const waited = () => Number(readFileSync("/proc/thread-self/schedstat", "utf8").split(" ")[1]);
+
 let next = 0;
 port.on("message", () => {
   const begin = next;
   next = (next + warm + count) | 0;
-  if (side === "producer") port.postMessage(produce(ring, list, begin, next));
-  else {
+  const before = waited();
+  if (side === "producer") {
+    produce(ring, list, begin, next);
+    port.postMessage({ waited: waited() - before });
+  } else {
     let wrong = consume(ring, list, begin, (begin + warm) | 0);
     const start = performance.now();
     wrong += consume(ring, list, (begin + warm) | 0, next);
-    port.postMessage({ ns: ((performance.now() - start) * 1e6) / count, wrong });
+    const ns = ((performance.now() - start) * 1e6) / count;
+    port.postMessage({ ns, wrong, waited: waited() - before });
   }
 });
 // Linux knows this thread by this number.

@@ -27,7 +27,7 @@ export class TwoCpus {
 
   /** One-way latency of a cache line between them, in nanoseconds. */
   latency(): number {
-    return this.#run("probe", ...this.cpus);
+    return Number(this.#run("probe", ...this.cpus));
   }
 
   /** Puts a thread of this process on one of them. */
@@ -35,13 +35,19 @@ export class TwoCpus {
     this.#run("pin", thread, cpu);
   }
 
-  /** The ring in C between them: nanoseconds per descriptor over `count`, after `warm` others. */
-  ring(warm: number, count: number): number {
-    return this.#run("run", ...this.cpus, warm, count);
+  /**
+   * The ring in C between them: nanoseconds per descriptor over `count`, after `warm` others, and how many nanoseconds
+   * its threads waited for their CPUs.
+   */
+  ring(warm: number, count: number): { ns: number; waited: number } {
+    const [ns = Number.NaN, waited = 0] = this.#run("run", ...this.cpus, warm, count)
+      .split(" ")
+      .map(Number);
+    return { ns, waited };
   }
 
-  #run(...args: unknown[]): number {
-    return Number(execFileSync(this.#program, args.map(String), { encoding: "utf8" }));
+  #run(...args: unknown[]): string {
+    return execFileSync(this.#program, args.map(String), { encoding: "utf8" });
   }
 }
 

@@ -1,7 +1,8 @@
 /* The core's SPSC ring in C (ring.h) between two threads, each on a CPU of its own: the loops of bench/wasm/ring.ts.
  *
  *     xring probe CPU CPU                one-way latency of a cache line between two CPUs, in nanoseconds
- *     xring run CPU CPU WARM COUNT       nanoseconds per descriptor over COUNT, after WARM others
+ *     xring run CPU CPU WARM COUNT       nanoseconds per descriptor over COUNT, after WARM others; and how many of both
+ *                                        threads' nanoseconds went by while another program had their CPU
  *     xring pin TID CPU                  puts another process's thread on a CPU
  *
  * Exit status 1 when a descriptor came with another number than expected. */
@@ -29,6 +30,16 @@ static void pin(pid_t thread, int cpu) {
     perror("sched_setaffinity");
     exit(2);
   }
+}
+
+/* Nanoseconds that this thread could have run, but another one had its CPU. */
+static double waited(void) {
+  double ran, waiting = 0;
+  FILE *file = fopen("/proc/thread-self/schedstat", "r");
+  if (!file) return 0;
+  if (fscanf(file, "%lf %lf", &ran, &waiting) != 2) waiting = 0;
+  fclose(file);
+  return waiting;
 }
 
 static int cpus[2];
@@ -73,15 +84,19 @@ static double probe(void) {
 static struct ring ring = {.mask = SLOTS - 1};
 static uint32_t end;
 
+static double producer_waited;
+
 static void *produce(void *unused) {
   static _Alignas(64) __m128i list[BURST];
   pin(0, cpus[1]);
+  double before = waited();
   for (uint32_t first = 0; first != end;) {
     uint32_t n = end - first < BURST ? end - first : BURST;
     for (uint32_t i = 0; i < n; i++) list[i] = _mm_cvtsi32_si128((int)(first + i));
     for (uint32_t sent = 0; sent < n;) sent += enqueue(&ring, list + sent, n - sent);
     first += n;
   }
+  producer_waited = waited() - before;
   return unused;
 }
 
@@ -102,11 +117,12 @@ static int run(uint32_t warm, uint32_t count) {
   pin(0, cpus[0]);
   pthread_create(&producer, 0, produce, 0);
   uint32_t wrong = consume(0, warm);
-  double start = now();
+  double before = waited(), start = now();
   wrong += consume(warm, end);
   double ns = (now() - start) / count;
+  double consumer_waited = waited() - before;
   pthread_join(producer, 0);
-  printf("%.4f\n", ns);
+  printf("%.4f %.0f\n", ns, consumer_waited + producer_waited);
   return wrong != 0;
 }
 
