@@ -4,7 +4,8 @@ import { fileURLToPath } from "node:url";
 import { SingleBar } from "cli-progress";
 import { Command, InvalidArgumentError, Option } from "commander";
 import { CaptureError, type FrameSize, type PvpOptions, type PvpReport, pvp, RuleError } from "../index.ts";
-import { isClean, table, verdict } from "../report/table.ts";
+import { isClean } from "../report/bench.ts";
+import { table, verdict } from "../report/table.ts";
 
 const BAD_INPUT = 2;
 const INTERRUPTED = 130;

@@ -1,6 +1,7 @@
 /** The report of a run as a table for people. */
 import Table from "cli-table3";
 import type { PvpReport, PvpRun } from "../pvp.ts";
+import type { BenchReport } from "./bench.ts";
 
 const fixed = (n: number, digits: number) => n.toFixed(digits);
 
@@ -41,13 +42,32 @@ export function table(report: PvpReport): string {
   return out.toString();
 }
 
-/** Did every frame come back once, in order and whole? */
-export function isClean(run: PvpRun): boolean {
-  return run.lost === 0 && run.duplicated === 0 && run.reordered === 0 && run.corrupt === 0;
+/** All runtimes' runs in one table; a rate against Node's where Node was measured. */
+export function benchTable(report: BenchReport): string {
+  const out = new Table({
+    head: ["runtime", "attach", "frame", "Mpps (min-max)", "ns/pkt", "vs node", "gain", "lost"],
+    colAligns: ["left", "left", "right", "right", "right", "right", "right", "right"],
+    style: { head: [], border: [], compact: true },
+  });
+  for (const { name, version, report: measured } of report.runtimes) {
+    for (const run of measured?.runs ?? []) {
+      out.push([
+        `${name} ${version}`,
+        run.attach,
+        String(run.frame),
+        `${fixed(run.mpps, 2)} (${fixed(run.mppsMin, 2)}-${fixed(run.mppsMax, 2)})`,
+        fixed(run.nsPerPacket, 1),
+        run.ratioToNode === null ? "" : fixed(run.ratioToNode, 2),
+        gain(run.gainVsVhost),
+        String(run.lost),
+      ]);
+    }
+  }
+  return out.toString();
 }
 
 /** How many packets were checked, and what was wrong with them; then what was dropped, and why. */
-export function verdict(report: PvpReport): string {
+export function verdict(report: { runs: PvpRun[] }): string {
   const sum = (key: "packets" | "lost" | "duplicated" | "reordered" | "corrupt") =>
     report.runs.reduce((n, run) => n + run[key], 0).toLocaleString("en-US");
   const drops: Record<string, number> = {};
