@@ -44,6 +44,7 @@ export async function runInBrowser(
   input: unknown,
   isolated: boolean,
   timeout: number,
+  signal?: AbortSignal,
 ): Promise<Outcome> {
   const site = await serve(new Modules(module, ["browser"]), input, isolated);
   const profile = mkdtempSync(join(tmpdir(), "iovtee-browser-"));
@@ -54,7 +55,7 @@ export async function runInBrowser(
       : [...CHROMIUM, ...(process.getuid?.() === 0 ? ["--no-sandbox"] : []), `--user-data-dir=${profile}`];
   const running = launch(command, [...args, site.url]);
   try {
-    return await within(timeout, command, Promise.race([site.outcome, running.ended]));
+    return await within(timeout, command, Promise.race([site.outcome, running.ended]), signal);
   } finally {
     await running.stop();
     site.close();

@@ -36,7 +36,7 @@ export interface Found {
    * `pvp(options)` in it. In a browser the page may share memory.
    * @throws Error with what the runtime said
    */
-  run(program: { options: JsonPvpOptions; timeout?: number }): Promise<PvpReport>;
+  run(program: { options: JsonPvpOptions; timeout?: number; signal?: AbortSignal }): Promise<PvpReport>;
   /**
    * The default export of an ES module, called with `input`; in Node, Deno and Bun in a process of its own. The module
    * imports what the package exports, as "iovtee", and nothing else.
@@ -53,6 +53,8 @@ export interface CallOptions {
   isolated?: boolean;
   /** Milliseconds after which it is ended; default 120,000. */
   timeout?: number;
+  /** Ends it too. */
+  signal?: AbortSignal;
 }
 
 /** Versions of Node that the package is tested in, besides the one that runs this. */
@@ -92,18 +94,23 @@ export function findRuntimes(): Promise<Found[]> {
 }
 
 /** A call as `Found.call`, of the program `command`. */
-type Call = (command: string, module: string, input: unknown, how: Required<CallOptions>) => Promise<Outcome>;
+type Call = (
+  command: string,
+  module: string,
+  input: unknown,
+  how: Required<Omit<CallOptions, "signal">> & Pick<CallOptions, "signal">,
+) => Promise<Outcome>;
 
 const inProcess =
   (...args: string[]): Call =>
-  (command, module, input, { timeout }) =>
-    runInProcess([command, ...args], module, input, timeout);
+  (command, module, input, { timeout, signal }) =>
+    runInProcess([command, ...args], module, input, timeout, signal);
 const inBrowser =
   (browser: Browser): Call =>
-  (command, module, input, { isolated, timeout }) =>
-    runInBrowser(browser, command, module, input, isolated, timeout);
-const inWorkerd: Call = (command, module, input, { timeout }) =>
-  runInWorkerd(command, module, input, timeout);
+  (command, module, input, { isolated, timeout, signal }) =>
+    runInBrowser(browser, command, module, input, isolated, timeout, signal);
+const inWorkerd: Call = (command, module, input, { timeout, signal }) =>
+  runInWorkerd(command, module, input, timeout, signal);
 
 /** @param missing what is said of it where it is missing */
 async function found(
@@ -117,9 +124,9 @@ async function found(
     if (!command || !version) throw new Error(`${name} is missing: ${missing.install}`);
     return called(command, module, input, { isolated: true, timeout: TIMEOUT, ...how });
   };
-  const run: Found["run"] = async ({ options, timeout = TIMEOUT }) => {
+  const run: Found["run"] = async ({ options, timeout = TIMEOUT, signal }) => {
     const program = join(packageFolder(), "dist/src/runtimes/pvp-program.js");
-    const { value, error } = await call(program, options, { timeout });
+    const { value, error } = await call(program, options, { timeout, ...(signal ? { signal } : {}) });
     if (error !== undefined) throw new Error(`${name} ${version}: ${error}`);
     const report = value as PvpReport;
     if (version) report.runtime.version = version; // pages are told a part of it, Workers nothing

@@ -52,11 +52,18 @@ export function launch(command: string, args: string[], options: SpawnOptions = 
   };
 }
 
-/** `promise`, or an error after `milliseconds`. */
-export async function within<T>(milliseconds: number, what: string, promise: Promise<T>): Promise<T> {
+/** `promise`, or an error after `milliseconds`, or when `signal` comes. */
+export async function within<T>(
+  milliseconds: number,
+  what: string,
+  promise: Promise<T>,
+  signal?: AbortSignal,
+): Promise<T> {
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise<never>((_, fail) => {
     timer = setTimeout(() => fail(new Error(`${what}: no answer in ${milliseconds / 1000} s`)), milliseconds);
+    signal?.addEventListener("abort", () => fail(signal.reason), { once: true });
+    if (signal?.aborted) fail(signal.reason);
   });
   try {
     return await Promise.race([promise, late]);

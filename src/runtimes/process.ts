@@ -14,10 +14,11 @@ export function runInProcess(
   module: string,
   input: unknown,
   timeout: number,
+  signal?: AbortSignal,
 ): Promise<Outcome> {
   const main = join(packageFolder(), "dist/src/runtimes/process-main.js");
   const all = [...args, main, pathToFileURL(module).href];
-  const options = { timeout, killSignal: "SIGKILL", maxBuffer: 2 ** 28 } as const;
+  const options = { timeout, signal, killSignal: "SIGKILL", maxBuffer: 2 ** 28 } as const;
   return new Promise((done, fail) => {
     const child = execFile(command, all, options, (error, stdout, stderr) => {
       const line = stdout.trimEnd().split("\n").at(-1) ?? "";

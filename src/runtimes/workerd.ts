@@ -18,6 +18,7 @@ export async function runInWorkerd(
   module: string,
   input: unknown,
   timeout: number,
+  signal?: AbortSignal,
 ): Promise<Outcome> {
   const modules = new Modules(module, ["workerd"]);
   const inside = "/package/dist/src/runtimes/inside.js";
@@ -32,7 +33,7 @@ export default {
   const worker = await serveWorker(command, new Map([["/main.js", main], ...files]));
   try {
     const answer = fetch(worker.url, { method: "POST", body: JSON.stringify(input) });
-    const response = await within(timeout, command, Promise.race([answer, worker.running.ended]));
+    const response = await within(timeout, command, Promise.race([answer, worker.running.ended]), signal);
     if (!response.ok) throw new Error(`workerd: ${response.status}\n${worker.running.errors()}`);
     return (await response.json()) as Outcome;
   } finally {
