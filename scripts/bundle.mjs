@@ -1,6 +1,7 @@
-// Bundles one TypeScript program (the command, a benchmark) into one file beside the built library.
+// Bundles one TypeScript program (the command, a benchmark) into one file beside the built library, and what it
+// imports only when it is needed into files beside that.
 // The library itself stays outside, as dist/src/*.js, so that there is one copy of it.
-import { dirname, join, relative, resolve } from "node:path";
+import { basename, dirname, extname, join, relative, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
 
@@ -15,8 +16,11 @@ export async function bundle({ entry, outfile, packages, shebang }) {
   const out = resolve(root, outfile);
   const result = await build({
     absWorkingDir: root,
-    entryPoints: [entry],
-    outfile: out,
+    entryPoints: [{ in: entry, out: basename(out, extname(out)) }],
+    outdir: dirname(out),
+    outExtension: { ".js": extname(out) },
+    chunkNames: `${basename(out, extname(out))}-[name]-[hash]`,
+    splitting: true,
     bundle: true,
     packages,
     platform: "node",

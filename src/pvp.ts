@@ -155,7 +155,12 @@ export async function pvp(options: PvpOptions): Promise<PvpReport> {
 type Checked = Required<Omit<PvpOptions, Optional>> & Pick<PvpOptions, Optional>;
 type Optional = "capture" | "out" | "packets" | "rules" | "lcores" | "signal" | "onProgress";
 
-function checked(options: PvpOptions): Checked {
+/**
+ * The options with their defaults.
+ * @internal
+ * @throws RangeError, RuleError as `pvp` does.
+ */
+export function checked(options: PvpOptions): Checked {
   const whole = (name: string, value: number, least: number, most: number) => {
     if (!Number.isInteger(value) || value < least || value > most) {
       throw new RangeError(`${name}: ${value}, expected a whole number from ${least} to ${most}`);

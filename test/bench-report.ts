@@ -88,6 +88,12 @@ export const REPORT: BenchReport = {
     runtime("bun", "1.4.1", 1.3),
     runtime("chromium", "156.0.1", 1.1),
     {
+      name: "node",
+      version: "22",
+      available: false,
+      howToInstall: "apt install firefox-esr <or> a newer one",
+    },
+    {
       name: "firefox",
       version: "",
       available: false,

@@ -11,17 +11,20 @@ const folder = mkdtempSync(join(tmpdir(), "iovtee-"));
 const run = (...args: string[]) => spawnSync(process.execPath, [CLI, ...args], { encoding: "utf8" });
 
 test("--help shows an example, for each command", () => {
-  for (const args of [["--help"], ["pvp", "--help"], ["demo", "--help"]]) {
+  for (const args of [["--help"], ["pvp", "--help"], ["bench", "--help"], ["demo", "--help"]]) {
     const { status, stdout } = run(...args);
     expect(status).toBe(0);
     expect(stdout).toMatch(/Example:\n {2}iovtee /);
   }
 });
 
-test("the README names every option of pvp", () => {
-  const options = [...run("pvp", "--help").stdout.matchAll(/^ {2}(--[a-z]+)/gm)].map((m) => m[1] as string);
+test.each([
+  ["pvp", 13],
+  ["bench", 7],
+])("the README names every option of %s", (command, least) => {
+  const options = [...run(command, "--help").stdout.matchAll(/^ {2}(--[a-z]+)/gm)].map((m) => m[1] as string);
   const readme = readFileSync("README.md", "utf8");
-  expect(options.length).toBeGreaterThan(12);
+  expect(options.length).toBeGreaterThanOrEqual(least);
   expect(options.filter((option) => !readme.includes(`\`${option} `))).toEqual([]);
 });
 
@@ -31,6 +34,9 @@ test.each([
   [["pvp", "--attach", "vhots"], /"vhots", expected vhost or iovtee/],
   [["pvp", "--in", "no-such.pcap"], /no-such\.pcap: no such file/],
   [["pvp", "--ring", "100"], /ring: 100, expected a power of two/],
+  [["bench", "--runtimes", "node,nodejs"], /--runtimes: "nodejs", expected all or some of node,deno/],
+  [["bench", "--size", "12"], /size: 12, expected a whole number from 64/],
+  [["bench", "--html", "no/such/folder.html"], /no\/such\/folder\.html: no such folder/],
 ])("%j is refused with one clear line and exit status 2", (args, message) => {
   const { status, stderr } = run(...args);
   expect(stderr).toMatch(message);
@@ -132,4 +138,47 @@ test("--chain and --guests: every frame comes back", () => {
     expect(one).toMatchObject({ lost: 0, duplicated: 0, reordered: 0, corrupt: 0 });
     expect(one.copiesPerPacket).toBe(one.attach === "vhost" ? 4 : 3);
   }
+});
+
+const OWN = `node${process.versions.node.split(".")[0]}`; // the Node that runs this
+
+test("bench --json - has the schema of the README, and --html the same figures", () => {
+  const html = join(folder, "bench.html");
+  const { status, stdout } = run(
+    ...["bench", "--runtimes", OWN, "--packets", "2000", "--repeat", "2", "--size", "64"],
+    ...["--json", "-", "--html", html],
+  );
+  expect(status).toBe(0);
+  const report = JSON.parse(stdout);
+  expect(Object.keys(report)).toEqual(["command", "date", "runtimes"]);
+  expect(report.runtimes).toMatchObject([{ name: "node", version: process.versions.node, available: true }]);
+  const { runs } = report.runtimes[0].report;
+  // Two passes of three rounds.
+  expect(runs).toMatchObject([
+    { attach: "vhost", frame: 64, packets: 12_000, copiesPerPacket: 2, lost: 0, ratioToNode: null },
+    { attach: "iovtee", frame: 64, packets: 12_000, copiesPerPacket: 1, lost: 0, ratioToNode: null },
+  ]);
+  const page = readFileSync(html, "utf8");
+  for (const { mpps, packets } of runs) {
+    expect(page).toContain(`<td>${mpps.toFixed(2)}</td>`);
+    expect(page).toContain(`<td>${packets.toLocaleString("en-US")}</td>`);
+  }
+});
+
+test("bench shows the runtimes in one table", () => {
+  const { stdout } = run("bench", "--runtimes", OWN, "--packets", "500", "--repeat", "1", "--size", "64");
+  expect(stdout).toMatch(/runtime .* attach .* vs node .* gain/);
+  expect(stdout.split("\n").filter((line) => line.includes(`node ${process.versions.node}`))).toHaveLength(2);
+  expect(stdout).toMatch(/3,000 packets checked: 0 lost/);
+});
+
+test("Ctrl-C during bench tells what was measured, exit status 130", async () => {
+  const json = join(folder, "interrupted.json");
+  const args = ["bench", "--runtimes", OWN, "--packets", "100000000", "--size", "64", "--json", json];
+  const child = spawn(process.execPath, [CLI, ...args]);
+  setTimeout(() => child.kill("SIGINT"), 2000);
+  expect(await new Promise((done) => child.on("exit", done))).toBe(130);
+  const report = JSON.parse(readFileSync(json, "utf8"));
+  expect(report.interrupted).toBe(true);
+  expect(report.runtimes[0].error).toBeUndefined();
 });

@@ -110,8 +110,8 @@ test("a runtime that isn't there is listed with how to install it, one that fail
   expect(rows.find((row) => row?.startsWith("firefox"))).toContain("not found");
   expect(rows.find((row) => row?.startsWith("workerd"))).toContain("failed");
   expect(texts(section, "li")).toEqual([
-    "firefox can be had: apt install firefox-esr <or> a newer one",
-    "workerd failed: it stopped",
+    "node 22, firefox: not found; apt install firefox-esr <or> a newer one",
+    "workerd 1.2026 failed: it stopped",
   ]);
 });
 
@@ -137,7 +137,13 @@ test("one load, one number of guests, and a guest that gets nothing are drawn to
     scale: { ...scale, runs: [{ ...(scale.runs[1] as (typeof scale.runs)[0]), perGuest: [20, 0] }] },
   });
   expect(text).not.toMatch(/NaN|Infinity|⚠/);
-  expect(texts(parse(text), "h3")).toHaveLength(5);
+  const document = parse(text);
+  expect(texts(document, "h3")).toHaveLength(5);
+  // From the least guest to the most.
+  const ranges = all(document, "line").filter((one) =>
+    one.getAttribute("stroke")?.startsWith("var(--series"),
+  );
+  expect(ranges).toHaveLength(1);
 });
 
 test("a lost frame and an interruption are told at the top", () => {
@@ -150,6 +156,18 @@ test("a lost frame and an interruption are told at the top", () => {
     expect.stringContaining("3 were lost"),
     expect.stringContaining("Interrupted"),
   ]);
+});
+
+test("a busy machine is told at the top: rounds that differ by more than half", () => {
+  const warnings = (most: number) => {
+    const one = runtime("node", "20", 1);
+    const runs = one.report?.runs.map((of) => ({ ...of, mppsMin: 10, mppsMax: most })) ?? [];
+    const report = { ...(one.report as NonNullable<typeof one.report>), runs };
+    const document = parse(page({ command: "bench", runtimes: [{ ...one, report }] }));
+    return all(document, "p").filter((p) => p.getAttribute("class") === "warn");
+  };
+  expect(warnings(14)).toEqual([]);
+  expect(warnings(42).map((p) => p.textContent)).toEqual([expect.stringContaining("a factor of 4.2")]);
 });
 
 test("passes become one report: medians of figures, sums of counts, ratios to Node's pass beside", () => {
@@ -186,4 +204,25 @@ test("passes become one report: medians of figures, sums of counts, ratios to No
   });
   expect(merge(deno, node).runs[0]).toMatchObject({ mpps: 20, ratioToNode: 0.5, gainVsVhost: null });
   expect(merge(deno).runs[0]?.ratioToNode).toBeNull();
+});
+
+test("where no clock moved there is no rate, and nothing is drawn", () => {
+  const still = { ...run("iovtee", 64, 1), mpps: Number.NaN, mppsMin: Number.NaN, mppsMax: Number.NaN };
+  const moved = { ...run("iovtee", 64, 1), mpps: 20, mppsMin: 10, mppsMax: 30 };
+  const pass = (one: typeof still): PvpReport =>
+    // As a runtime's answer comes.
+    JSON.parse(JSON.stringify({ runtime: { name: "workerd", version: "1" }, command: "pvp", runs: [one] }));
+  const node = [pass(moved), pass(moved)];
+  expect(merge([pass(still), pass(moved)], node).runs[0]).toMatchObject({
+    ...{ mpps: 20, mppsMin: 10, mppsMax: 30, ratioToNode: 1 },
+  });
+  const { runs } = merge([pass(still), pass(still)], node);
+  expect(runs[0]).toMatchObject({ mpps: Number.NaN, mppsMin: Number.NaN, ratioToNode: null });
+
+  const one = runtime("node", "20", 1);
+  const report = { ...(one.report as NonNullable<typeof one.report>), runs: [run("vhost", 64, 1), ...runs] };
+  const text = page(JSON.parse(JSON.stringify({ command: "bench", runtimes: [{ ...one, report }] })));
+  expect(text).not.toMatch(/NaN|null/);
+  expect(texts(parse(text), "td")).toContain("–");
+  expect(all(parse(text), "rect")).toHaveLength(1);
 });

@@ -1,38 +1,30 @@
 /** The command `iovtee`. */
 import { existsSync, readFileSync, realpathSync, writeFileSync } from "node:fs";
+import { dirname, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { SingleBar } from "cli-progress";
-import { Command, InvalidArgumentError, Option } from "commander";
-import { CaptureError, type FrameSize, type PvpOptions, type PvpReport, pvp, RuleError } from "../index.ts";
-import { isClean } from "../report/bench.ts";
-import { table, verdict } from "../report/table.ts";
+import { Command, Option } from "commander";
+import { CaptureError, type PvpOptions, type PvpReport, pvp, RuleError } from "../index.ts";
+import { checked } from "../pvp.ts";
+import { isClean, missing, NOISY, spread } from "../report/bench.ts";
+import { benchTable, table, verdict } from "../report/table.ts";
+import { type Found, findRuntimes } from "../runtimes/index.ts";
+import { list, number, sizes } from "./arguments.ts";
+import { type BenchOptions, bench, isSound } from "./bench.ts";
 
 const BAD_INPUT = 2;
 const INTERRUPTED = 130;
-
-const number = (text: string): number => {
-  if (!/^\d+$/.test(text)) throw new InvalidArgumentError("expected a whole number.");
-  return Number(text);
-};
-const list = (choices: string[]) => (text: string) => {
-  const wrong = text.split(",").find((one) => !choices.includes(one));
-  if (wrong !== undefined) throw new InvalidArgumentError(`"${wrong}", expected ${choices.join(" or ")}.`);
-  return text.split(",");
-};
-const sizes = (text: string): FrameSize[] =>
-  text.split(",").map((one) => {
-    if (one === "imix") return one;
-    if (!/^\d+$/.test(one)) throw new InvalidArgumentError(`"${one}", expected bytes on the wire or imix.`);
-    return Number(one);
-  });
 
 function fail(message: string): never {
   process.stderr.write(`iovtee: ${message}\n`);
   process.exit(BAD_INPUT);
 }
 
+/** What a run with progress is given. */
+type Watched = Required<Pick<PvpOptions, "signal" | "onProgress">>;
+
 /** Runs with progress on stderr; the first Ctrl-C ends it early with what was measured. */
-async function measure(options: PvpOptions): Promise<{ report: PvpReport; error?: string }> {
+async function watched<Report>(run: (watch: Watched) => Promise<Report>): Promise<Report> {
   const abort = new AbortController();
   const stop = () => abort.abort();
   process.once("SIGINT", stop);
@@ -41,24 +33,28 @@ async function measure(options: PvpOptions): Promise<{ report: PvpReport; error?
     : undefined;
   bar?.start(1, 0, { what: "" });
   try {
-    const report = await pvp({
-      ...options,
+    return await run({
       signal: abort.signal,
       onProgress: (done, total, what) => {
         bar?.setTotal(total);
         bar?.update(done, { what });
       },
     });
-    return { report };
+  } finally {
+    bar?.stop();
+    process.removeListener("SIGINT", stop);
+  }
+}
+
+async function measure(options: PvpOptions): Promise<{ report: PvpReport; error?: string }> {
+  try {
+    return { report: await watched((watch) => pvp({ ...options, ...watch })) };
   } catch (error) {
     if (error instanceof CaptureError) {
       const report = (error as CaptureError & { report?: PvpReport }).report;
       if (report && report.runs.length > 0) return { report, error: error.message };
     }
     throw error;
-  } finally {
-    bar?.stop();
-    process.removeListener("SIGINT", stop);
   }
 }
 
@@ -101,6 +97,53 @@ async function runPvp(flags: PvpFlags): Promise<void> {
   }
   if (error !== undefined) fail(error);
   process.exitCode = status(report);
+}
+
+interface BenchFlags extends Pick<BenchOptions, "attach" | "size" | "packets" | "repeat"> {
+  runtimes: string;
+  json?: string;
+  html?: string;
+}
+
+async function runBench({ runtimes, json, html, ...options }: BenchFlags): Promise<void> {
+  for (const file of [json, html])
+    if (file !== undefined && !existsSync(dirname(resolve(file)))) fail(`${file}: no such folder`);
+  checked(options);
+  const found = await findRuntimes();
+  const asked = runtimes.split(",");
+  const named = ({ name, version }: Found) => ["all", name, `${name}${version.split(".")[0]}`];
+  const unknown = asked.find((one) => !found.some((runtime) => named(runtime).includes(one)));
+  if (unknown !== undefined) {
+    const names = new Set(found.map(({ name }) => name));
+    fail(`--runtimes: "${unknown}", expected all or some of ${[...names].join(",")}, node22 ...`);
+  }
+  const chosen = found.filter((runtime) => named(runtime).some((name) => asked.includes(name)));
+  if (!chosen.some(({ available }) => available))
+    fail(`none of the runtimes was found; ${chosen[0]?.name}: ${chosen[0]?.install}`);
+
+  const report = await watched((watch) => bench(chosen, { ...options, ...watch }));
+  const text = `${JSON.stringify(report, null, 2)}\n`;
+  if (json === "-") process.stdout.write(text);
+  else {
+    const runs = report.runtimes.flatMap((one) => one.report?.runs ?? []);
+    if (runs.length > 0) process.stdout.write(`${benchTable(report)}\n${verdict({ runs })}\n`);
+    if (spread(report) > NOISY)
+      process.stdout.write(
+        `between slowest and fastest round lies a factor of ${spread(report).toFixed(1)}: the machine is busy\n`,
+      );
+    for (const { names, howToInstall } of missing(report))
+      process.stdout.write(`not found: ${names.join(", ")} (${howToInstall})\n`);
+    if (report.interrupted) process.stdout.write("interrupted: the figures are of what ran before\n");
+    if (json !== undefined) writeFileSync(json, text);
+  }
+  for (const { name, version, error } of report.runtimes)
+    if (error !== undefined) process.stderr.write(`iovtee: ${name} ${version}: ${error}\n`);
+  if (html !== undefined) {
+    // Large, and needed for this only.
+    const { page } = await import("../report/html.ts");
+    writeFileSync(html, page(report));
+  }
+  process.exitCode = report.interrupted ? INTERRUPTED : isSound(report) ? 0 : 1;
 }
 
 async function demo(): Promise<void> {
@@ -163,6 +206,19 @@ program
     "\nExample:\n  iovtee pvp --attach vhost,iovtee --in trace.pcapng --out sent.pcap --json -",
   )
   .action(runPvp);
+
+program
+  .command("bench")
+  .description("The frames of pvp in every runtime that is found, in turn, in one table.")
+  .option("--runtimes <LIST>", "all, or names: node,deno, one version of Node: node22", "all")
+  .option("--attach <LIST>", "vhost, iovtee", list(["vhost", "iovtee"]))
+  .option("--size <LIST>", "bytes on the wire (64 to 9026), or imix (default: 64,1514,imix)", sizes)
+  .option("--packets <N>", "frames a round (default: 200000)", number)
+  .option("--repeat <N>", "passes over all runtimes, of three rounds each", number, 5)
+  .option("--json <FILE>", "write the report as JSON; - for standard output")
+  .option("--html <FILE>", "write the report as a page with plots")
+  .addHelpText("after", "\nExample:\n  iovtee bench --runtimes node,deno --html bench.html")
+  .action(runBench);
 
 program
   .command("demo")

@@ -1,9 +1,12 @@
 /** What `iovtee bench` measures: one document, which `--json` writes and the table and the page show. */
 import type { PvpReport, PvpRun } from "../pvp.ts";
 
-/** Frames through one runtime and attachment at one size, and how that compares with Node. */
+/** Frames over one attachment at one size, and how that compares with Node. */
 export interface BenchRun extends PvpRun {
-  /** Times Node's rate, the median over the passes; `null` for Node itself, and where Node was not measured. */
+  /**
+   * Times the rate in the first Node of the report, the median over the passes; `null` for that Node itself, and
+   * where no Node was measured.
+   */
   ratioToNode: number | null;
 }
 
@@ -80,6 +83,25 @@ export interface BenchReport {
   interrupted?: true;
 }
 
+/** The runtimes that weren't found, those together that are installed by the same command. */
+export function missing({ runtimes }: BenchReport): { names: string[]; howToInstall: string }[] {
+  const names = new Map<string, string[]>();
+  for (const { name, version, available, howToInstall = "" } of runtimes) {
+    if (!available)
+      names.set(howToInstall, [...(names.get(howToInstall) ?? []), `${name} ${version}`.trim()]);
+  }
+  return [...names].map(([howToInstall, of]) => ({ names: of, howToInstall }));
+}
+
+/** More than this between a run's slowest and fastest round, and the machine was doing something else as well. */
+export const NOISY = 1.5;
+
+/** Fastest over slowest round, the median over all runs: how much the figures moved. NaN where nothing was measured. */
+export function spread({ runtimes }: BenchReport): number {
+  const runs = runtimes.flatMap(({ report }) => report?.runs ?? []);
+  return median(numbers(runs.map((run) => (run.mppsMin ? run.mppsMax / run.mppsMin : Number.NaN))));
+}
+
 /** Did every frame come back once, in order and whole? */
 export function isClean(run: PvpRun): boolean {
   return run.lost === 0 && run.duplicated === 0 && run.reordered === 0 && run.corrupt === 0;
@@ -88,6 +110,7 @@ export function isClean(run: PvpRun): boolean {
 /**
  * One report of several passes over the same attachments and sizes: medians of the figures, sums of the counts.
  * `node` has Node's passes, at the same places; a pass is compared with the one of Node next to it in time.
+ * Where no clock moved, rates are NaN: null in JSON.
  */
 export function merge(passes: PvpReport[], node?: PvpReport[]): NonNullable<BenchRuntime["report"]> {
   const [first] = passes;
@@ -96,22 +119,26 @@ export function merge(passes: PvpReport[], node?: PvpReport[]): NonNullable<Benc
   const runs = [...keys.keys()].map((which) => {
     const ofPasses = passes.map((pass) => pass.runs.find((run) => key(run) === which));
     const ofNode = node?.map((pass) => pass.runs.find((run) => key(run) === which));
-    const ratios = ofPasses.flatMap((run, i) => {
-      const beside = ofNode?.[i];
-      return run && beside ? [run.mpps / beside.mpps] : [];
-    });
+    const ratios = numbers(ofPasses.map((run, i) => ratio(run, ofNode?.[i])));
     const measured = ofPasses.filter((run) => run !== undefined);
-    return { ...mergeRuns(measured), ratioToNode: node === passes || !ratios.length ? null : median(ratios) };
+    return {
+      ...mergeRuns(measured),
+      ratioToNode: node === passes || ratios.length === 0 ? null : median(ratios),
+    };
   });
   return { runtime: first.runtime, command: first.command, runs };
 }
 
+/** NaN where one of them has no rate. */
+const ratio = (run: PvpRun | undefined, node: PvpRun | undefined) =>
+  run?.mpps && node?.mpps ? run.mpps / node.mpps : Number.NaN;
+
 const key = (run: PvpRun) => `${run.attach} ${run.frame}`;
 
 function mergeRuns(runs: PvpRun[]): PvpRun {
-  const of = (field: keyof PvpRun) => runs.map((run) => run[field] as number);
+  const of = (field: keyof PvpRun) => numbers(runs.map((run) => run[field]));
   const sum = (field: keyof PvpRun) => of(field).reduce((a, b) => a + b, 0);
-  const gains = of("gainVsVhost").filter((gain) => gain !== null);
+  const gains = of("gainVsVhost");
   const packets = sum("packets");
   const perPacket = (field: keyof PvpRun) =>
     runs.reduce((n, run) => n + (run[field] as number) * run.packets, 0) / packets;
@@ -124,8 +151,8 @@ function mergeRuns(runs: PvpRun[]): PvpRun {
     ...(runs[0] as PvpRun),
     packets,
     mpps,
-    mppsMin: Math.min(...of("mppsMin")),
-    mppsMax: Math.max(...of("mppsMax")),
+    mppsMin: of("mppsMin").reduce((least, one) => Math.min(least, one), mpps),
+    mppsMax: of("mppsMax").reduce((most, one) => Math.max(most, one), mpps),
     nsPerPacket: 1000 / mpps,
     gbps: median(of("gbps")),
     copiesPerPacket: perPacket("copiesPerPacket"),
@@ -140,7 +167,12 @@ function mergeRuns(runs: PvpRun[]): PvpRun {
   };
 }
 
+/** Those that are a number: a rate isn't one where the clock stood still. */
+const numbers = (values: unknown[]) => values.filter((value): value is number => Number.isFinite(value));
+
+/** NaN where there are no values. */
 function median(values: number[]): number {
+  if (values.length === 0) return Number.NaN;
   const sorted = [...values].sort((a, b) => a - b);
   const half = sorted.length >> 1;
   return sorted.length % 2

@@ -1,8 +1,11 @@
 /** Figures as text for people, the same on plots and in tables. */
 import type { PvpReport } from "../pvp.ts";
 
+/** A dash for what isn't a number, `null` of JSON included. */
 export const fixed = (n: number, digits: number) =>
-  n.toLocaleString("en-US", { minimumFractionDigits: digits, maximumFractionDigits: digits });
+  Number.isFinite(n)
+    ? n.toLocaleString("en-US", { minimumFractionDigits: digits, maximumFractionDigits: digits })
+    : "–";
 
 export const count = (n: number) => n.toLocaleString("en-US");
 

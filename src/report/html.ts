@@ -1,6 +1,6 @@
 /** The report as one HTML page that needs nothing else: plots, and the same figures as tables. */
-import { type BenchReport, type BenchRuntime, isClean } from "./bench.ts";
-import { count, frameName, percent, unique } from "./format.ts";
+import { type BenchReport, type BenchRuntime, isClean, missing, NOISY, spread } from "./bench.ts";
+import { count, fixed, frameName, percent, unique } from "./format.ts";
 import { latency } from "./latency.ts";
 import { html, type Markup, table } from "./markup.ts";
 import { Looks } from "./plots.ts";
@@ -10,8 +10,8 @@ import { type Measured, throughput } from "./throughput.ts";
 
 /** The whole page. It is well-formed XML too, and refers to nothing outside itself. */
 export function page(bench: BenchReport): string {
-  const measured = bench.runtimes.filter(
-    (runtime): runtime is Measured => (runtime.report?.runs.length ?? 0) > 0,
+  const measured = bench.runtimes.filter((runtime): runtime is Measured =>
+    Boolean(runtime.report?.runs.some((run) => Number.isFinite(run.mpps))),
   );
   const runs = [
     ...measured.flatMap((runtime) => runtime.report.runs),
@@ -33,7 +33,7 @@ ${PATTERNS}
 ${summary(bench, measured)}
 </header>
 <main>
-${throughput(measured, looks)}${latency(bench.latency, looks)}${scaling(bench.scale, looks)}${runtimes(bench.runtimes)}</main>
+${throughput(measured, looks)}${latency(bench.latency, looks)}${scaling(bench.scale, looks)}${runtimes(bench)}</main>
 </body>
 </html>`}\n`;
 }
@@ -43,6 +43,7 @@ function summary(bench: BenchReport, measured: Measured[]): Markup {
   const runs = measured.flatMap(({ report }) => report.runs);
   const sum = (field: "packets" | "lost" | "duplicated" | "reordered" | "corrupt") =>
     count(runs.reduce((n, run) => n + run[field], 0));
+  const moved = spread(bench);
   const [first] = measured;
   const gains = first?.report.runs.filter((run) => run.gainVsVhost !== null) ?? [];
   return html`<p>What each way of attaching a guest to a virtual switch costs, as measured by <code>iovtee bench</code>${
@@ -57,15 +58,24 @@ ${
     ? html`<p>Gain over vhost in ${first.name} ${first.version}:</p>
 <ul>${gains.map((run) => html`<li>${run.attach}, ${frameName(run.frame)}: <strong>${percent(run.gainVsVhost)}</strong></li>`)}</ul>\n`
     : undefined
+}${
+  moved > NOISY
+    ? html`<p class="warn">Between a run's slowest and fastest round lies a factor of ${fixed(moved, 1)} (the median over all runs): the machine was doing something else as well. Measure again when it is quiet.</p>\n`
+    : undefined
 }${bench.interrupted ? html`<p class="warn">Interrupted: the figures are of what ran before.</p>\n` : undefined}`;
 }
 
 /** Each runtime that was looked for; how to get those that aren't there, and why others failed. */
-function runtimes(all: BenchRuntime[]): Markup {
-  const remarks = all.flatMap(({ name, available, howToInstall, error }) => {
-    if (error !== undefined) return html`<li>${name} failed: ${error}</li>`;
-    return available || howToInstall === undefined ? [] : html`<li>${name} can be had: ${howToInstall}</li>`;
-  });
+function runtimes(bench: BenchReport): Markup {
+  const remarks = [
+    ...missing(bench).map(
+      ({ names, howToInstall }) =>
+        html`<li>${names.join(", ")}: not found; <code>${howToInstall}</code></li>`,
+    ),
+    ...bench.runtimes.flatMap(({ name, version, error }) =>
+      error === undefined ? [] : html`<li>${name} ${version} failed: ${error}</li>`,
+    ),
+  ];
   return html`<section><h2>Runtimes</h2>
 ${table<BenchRuntime>(
   "Runtimes that were looked for, and the machine as they tell of it",
@@ -77,7 +87,7 @@ ${table<BenchRuntime>(
     { head: "cores", cell: ({ report }) => String(report?.runtime.cores ?? "") },
     { head: "processor", cell: ({ report }) => report?.runtime.cpu ?? "", text: true },
   ],
-  all,
+  bench.runtimes,
 )}
 ${remarks.length > 0 ? html`<ul>${remarks}</ul>\n` : undefined}</section>
 `;

@@ -3,7 +3,7 @@ import Table from "cli-table3";
 import type { PvpReport, PvpRun } from "../pvp.ts";
 import type { BenchReport } from "./bench.ts";
 
-const fixed = (n: number, digits: number) => n.toFixed(digits);
+const fixed = (n: number, digits: number) => (Number.isFinite(n) ? n.toFixed(digits) : "-");
 
 function gain(fraction: number | null): string {
   if (fraction === null) return "";

@@ -48,7 +48,8 @@ export function throughput(measured: Measured[], looks: Looks): Markup | undefin
   if (measured.length === 0) return undefined;
   const rows = measured.flatMap((runtime) => runtime.report.runs.map((run): Row => ({ runtime, run })));
   // One scale for all plots, so that they can be compared.
-  const most = Math.max(...rows.map(({ run }) => run.mppsMax));
+  const drawn = rows.filter(({ run }) => Number.isFinite(run.mpps));
+  const most = Math.max(...drawn.map(({ run }) => run.mppsMax));
   const plotOf = (id: string, title: string, bars: Bar[]) => {
     const words = bars.map((bar) => `${bar.group}, ${bar.series}: ${bar.label}`);
     const description = `Bars, in million packets a second: ${words.join("; ")}.`;
@@ -59,13 +60,14 @@ export function throughput(measured: Measured[], looks: Looks): Markup | undefin
   };
   const places = machines(measured);
   const sizes = unique(rows.map(({ run }) => run.frame));
-  const node = measured.some((runtime) => runtime.name === "node");
+  const node = measured.find((runtime) => runtime.name === "node");
 
   const attachments = figure({
     title: "Throughput by frame size and attachment",
     how: [...HOW, "The percentage is the gain over vhost: the median of the rounds' ratios.", ...places],
     panels: measured.map((runtime, i) => {
-      const bars = runtime.report.runs.map((run) => bar(run, frameName(run.frame), percent(run.gainVsVhost)));
+      const ofRuntime = drawn.filter((row) => row.runtime === runtime);
+      const bars = ofRuntime.map(({ run }) => bar(run, frameName(run.frame), percent(run.gainVsVhost)));
       return plotOf(`attachments-${i}`, name(runtime), bars);
     }),
     columns: [RUNTIME, ATTACH, FRAME, ...MPPS, GAIN, ...DETAILS],
@@ -76,11 +78,11 @@ export function throughput(measured: Measured[], looks: Looks): Markup | undefin
     title: "Runtimes side by side",
     how: [
       "The runtimes were measured in turn, pass by pass.",
-      ...(node ? ["1.25× is 1.25 times Node's rate: the median of the passes' ratios."] : []),
+      ...(node ? [`1.25× is 1.25 times the rate in ${name(node)}: the median of the passes' ratios.`] : []),
       ...places,
     ],
     panels: sizes.map((frame, i) => {
-      const ofSize = rows.filter(({ run }) => run.frame === frame);
+      const ofSize = drawn.filter(({ run }) => run.frame === frame);
       const bars = ofSize.map(({ runtime, run }) => bar(run, name(runtime), times(run.ratioToNode)));
       return plotOf(`runtimes-${i}`, frameName(frame), bars);
     }),
