@@ -1,11 +1,13 @@
 /** What a host has counted, read from the memory: counters of ports, NICs, guests, mappings and the pool. */
 import {
+  Driver,
   Drop,
   Guest as GuestLayout,
   Mapping,
   Nic as NicLayout,
   Port as PortLayout,
   Refusal,
+  RxQueue,
   Virtqueue,
 } from "../assembly/layout.ts";
 import type { Core } from "./core/core.ts";
@@ -36,11 +38,22 @@ export interface HostStats {
     rxBytes: number;
     txPackets: number;
     txBytes: number;
+    /** Buffers that the card can receive into now, in its own queues; those in a guest's are in `mappings`. */
+    buffers: number;
     drops: Record<string, number>;
   }[];
-  guests: { name: string; received: number; transmitted: number; drops: Record<string, number> }[];
+  guests: {
+    name: string;
+    received: number;
+    transmitted: number;
+    /** Receive buffers that the guest has posted and hasn't got back. */
+    posted: number;
+    drops: Record<string, number>;
+  }[];
   mappings: {
     guest: string;
+    /** Buffers that the card can receive into now, in the guest's queue. */
+    buffers: number;
     hits: number;
     misses: number;
     hostBuffers: number;
@@ -122,13 +135,16 @@ function portStats(core: Core, { name, address, of }: VSwitch["ports"][number]):
   };
 }
 
-function nicStats(core: Core, { address }: Nic): HostStats["nics"][number] {
-  const count = (field: NicLayout) => core.counter(address + field);
+function nicStats(core: Core, nic: Nic): HostStats["nics"][number] {
+  const count = (field: NicLayout) => core.counter(nic.address + field);
+  const queues = Array.from({ length: core.u32(nic.address + NicLayout.rxQueues) }, (_, i) => nic.rxQueue(i));
+  const own = queues.filter((queue) => core.u32(queue + RxQueue.mapping) === 0);
   return {
     rxPackets: count(NicLayout.rxPackets),
     rxBytes: count(NicLayout.rxBytes),
     txPackets: count(NicLayout.txPackets),
     txBytes: count(NicLayout.txBytes),
+    buffers: own.reduce((n, queue) => n + buffersIn(core, queue), 0),
     drops: counted([
       ["rxNoBuffer", count(NicLayout.rxNoBuffer)],
       ["rxOversize", count(NicLayout.rxOversize)],
@@ -140,10 +156,12 @@ function nicStats(core: Core, { address }: Nic): HostStats["nics"][number] {
 
 function guestStats(core: Core, { name, address }: Guest): HostStats["guests"][number] {
   const count = (field: GuestLayout) => core.counter(address + field);
+  const rx = core.u32(address + GuestLayout.rx);
   return {
     name,
     received: count(GuestLayout.received),
     transmitted: count(GuestLayout.transmitted),
+    posted: core.u32(rx + Driver.size) - core.u32(rx + Driver.freeCount),
     drops: counted([
       ["function", count(GuestLayout.droppedByFunction)],
       ["txFull", count(GuestLayout.droppedTxFull)],
@@ -154,14 +172,22 @@ function guestStats(core: Core, { name, address }: Guest): HostStats["guests"][n
 
 function mappingStats(core: Core, { name, mapping }: Guest): HostStats["mappings"][number] {
   const count = (field: Mapping) => core.counter(mapping + field);
+  const queue = core.u32(mapping + Mapping.queue);
   return {
     guest: name,
+    buffers: queue ? buffersIn(core, queue) : 0,
     hits: count(Mapping.hits),
     misses: count(Mapping.misses),
     hostBuffers: count(Mapping.hostBuffers),
     unmappable: count(Mapping.unmappable),
     scrubbedBytes: count(Mapping.scrubbedBytes),
   };
+}
+
+/** Descriptors of a receive queue that the card can fill: from its head to the driver's tail. */
+function buffersIn(core: Core, queue: number): number {
+  const head = core.u32(queue + RxQueue.head); // before the tail, which may move on meanwhile
+  return (core.u32(queue + RxQueue.tail) - head) >>> 0;
 }
 
 /** The entries whose counter isn't 0. */

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { Driver, Guest as GuestLayout, Packet, Virtqueue } from "../assembly/layout.ts";
-import { type GuestOptions, Host } from "../src/host.ts";
+import { type GuestOptions, Host, type HostStats } from "../src/host.ts";
 import { FrameGenerator } from "../src/ports/generator.ts";
 import { astray } from "./frames.ts";
 
@@ -355,4 +355,44 @@ test("2.7.9: a bad buffer behind others that are in use breaks an in-order queue
   host.drain();
   expect(host.core.u32(guest.rxVirtqueue + Virtqueue.broken)).toBeGreaterThan(0);
   expect(host.core.u16(host.core.u32(guest.rxVirtqueue + Virtqueue.device) + 2)).toBe(0); // nothing used
+});
+
+describe("stats() tells where the receive buffers are", () => {
+  const buffers = ({ nics, guests, mappings }: HostStats) => ({
+    card: nics[0]!.buffers,
+    guest: guests[0]!.posted,
+    ...(mappings[0] ? { mapped: mappings[0].buffers } : {}),
+  });
+
+  test("over vhost: the card has the host's, the guest's wait for copies", async () => {
+    const { host, nic, guest } = await rig({ attach: "vhost" });
+    expect(buffers(host.stats())).toEqual({ card: 64, guest: 128 });
+    nic.receive(Array.from({ length: 10 }, () => frame(guest.mac)));
+    expect(buffers(host.stats())).toEqual({ card: 54, guest: 128 });
+    host.drain();
+    expect(buffers(host.stats())).toEqual({ card: 64, guest: 128 });
+  });
+
+  test("over iovtee: the card has the guest's, in a queue of its own, until it is unmapped", async () => {
+    const { host, nic, guest, sw } = await rig({ attach: "iovtee" });
+    host.drain();
+    expect(buffers(host.stats())).toEqual({ card: 64, mapped: 64, guest: 128 });
+    nic.receive(Array.from({ length: 10 }, () => frame(guest.mac)));
+    expect(buffers(host.stats())).toEqual({ card: 64, mapped: 54, guest: 128 });
+    host.drain();
+    expect(buffers(host.stats())).toEqual({ card: 64, mapped: 64, guest: 128 });
+    sw.unmap(guest);
+    expect(buffers(host.stats())).toEqual({ card: 64, mapped: 0, guest: 128 });
+  });
+
+  test("a guest with fewer buffers than its ring has entries posts those that aren't being sent", async () => {
+    const { host, nic, guest, sw } = await rig({ attach: "vhost", memory: 128 * 1024 });
+    const all = host.core.u32(guest.address + GuestLayout.bufferCount);
+    expect(all).toBeLessThan(128);
+    expect(host.stats().guests[0]!.posted).toBe(all);
+    nic.receive(Array.from({ length: 10 }, () => frame(guest.mac)));
+    host.core.exports.pollPort(sw.address, sw.ports[0]!.address);
+    host.core.exports.pollGuest(guest.address);
+    expect(host.stats().guests[0]!.posted).toBe(all - 10);
+  });
 });
