@@ -1,0 +1,4 @@
+import type { Attach } from "iovtee";
+
+/** What people call the attachments. */
+export const NAMES: Record<Attach, string> = { vhost: "vhost", iovtee: "IOVTee" };
