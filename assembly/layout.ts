@@ -187,12 +187,6 @@ export enum PoolCache {
 export const LCORES_MAX = 8;
 export const HEADROOM = 128;
 export const BUFFER_ROOM = 2048;
-/**
- * Bytes in front of the net header in a guest's buffer. Header and frame begin on one cache line, so that who writes the
- * header and swaps MAC addresses takes one from the other core, not two; the frame stands 16 bytes in it, for aligned
- * copies.
- */
-export const GUEST_HEADROOM = 68; // LINE + 16 - NetHeader.SIZE
 
 /**
  * The NIC. Its descriptors are packet descriptors with a DONE flag: the card carries owner and index

@@ -5,8 +5,8 @@ import { describe, expect, test } from "vitest";
 import {
   DescFlag,
   Driver,
-  GUEST_HEADROOM,
   Guest as GuestLayout,
+  HEADROOM,
   Kind,
   MacTable,
   Mapping,
@@ -40,8 +40,8 @@ const FORMATS: [string, GuestOptions][] = [
   ["packed", { packed: true }],
 ];
 
-/** `bufferSize` that gives the device 512 bytes: in front of them is the headroom. */
-const OF_512 = 512 + GUEST_HEADROOM;
+/** `bufferSize` that gives the device 512 bytes: in front of them is the headroom, but for the net header's place. */
+const OF_512 = 512 + HEADROOM - NetHeader.SIZE;
 
 function numbered(n: number, to: string, length = 60, first = 0): Uint8Array[] {
   return Array.from({ length: n }, (_, i) => frame(to, first + i, length));

@@ -3,7 +3,6 @@ import {
   BUFFER_ROOM,
   Feature,
   FRAME_MIN,
-  GUEST_HEADROOM,
   GuestFunction,
   Guest as GuestLayout,
   HEADROOM,
@@ -138,7 +137,8 @@ export class Guest {
       [GuestLayout.bufferSize]: bufferSize,
       [GuestLayout.burst]: 32,
     });
-    const before = bufferSize >= HEADROOM + LINE ? GUEST_HEADROOM : 0;
+    // The net header ends where the frame begins, on a cache line of its own.
+    const before = bufferSize >= HEADROOM + LINE ? HEADROOM - NetHeader.SIZE : 0;
     const addr = this.region + first + before;
     writePacket(core, this.address + GuestLayout.blank, { addr, len: bufferSize - before, index: 0 });
     this.#polls = !options.interrupts;
