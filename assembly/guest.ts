@@ -50,7 +50,13 @@ export class Guests {
         if (missing) n += driver.used(rx, end, min(missing, <u32>BURST_DESCRIPTORS - n));
       }
       const send = swapped < n ? Guests.process(g, list, swapped, n) : n;
-      const posted = driver.post(tx, list, send, false);
+      let posted = driver.post(tx, list, send, false);
+      if (posted < send) {
+        // The device may have sent some since this turn began.
+        const spare = list + n * Packet.SIZE;
+        Guests.give(g, spare, driver.used(tx, spare, <u32>BURST_DESCRIPTORS - n));
+        posted += driver.post(tx, list + posted * Packet.SIZE, send - posted, false);
+      }
       const frames = swapped < n ? Desc.frames(list, posted) : posted;
       if (posted < send) {
         const left = list + posted * Packet.SIZE;

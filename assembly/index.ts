@@ -59,9 +59,9 @@ export function pollLcore(lcore: usize): u32 {
 export function drainLcore(lcore: usize, turns: u32): u32 {
   return Lcores.drain(lcore, turns);
 }
-/** Runs the lcore until it is told to stop; for a thread of its own. */
-export function runLcore(lcore: usize): void {
-  Lcores.run(lcore);
+/** So many turns of a thread's own lcore, which `begins` or goes on; false when it is told to stop. */
+export function runLcore(lcore: usize, turns: u32, begins: bool): bool {
+  return Lcores.run(lcore, turns, begins);
 }
 /** Turns until the card has `wanted` descriptors to send or `patience` turns moved nothing. Returns what it has. */
 export function drainTo(lcore: usize, nic: usize, wanted: u32, patience: u32): u32 {

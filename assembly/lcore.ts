@@ -53,6 +53,7 @@ export class Lcores {
    * lcores may be at work on them. Returns what the card has to send.
    */
   static drainTo(lcore: usize, nic: usize, wanted: u32, patience: u32): u32 {
+    if (!ASC_FEATURE_THREADS) return 0;
     let idle: u32 = 0;
     let sent = Card.toTransmit(nic);
     while (sent < wanted && idle++ < patience) {
@@ -63,11 +64,15 @@ export class Lcores {
     return sent;
   }
 
-  /** Runs until it is told to stop. */
-  static run(lcore: usize): void {
-    if (!ASC_FEATURE_THREADS) return;
-    Lcores.activateAll(lcore);
-    while (Lcores.obey(lcore)) {
+  /**
+   * So many turns, all pollers being polled at first if `begins`; false when it is told to stop. Who runs for ever calls
+   * it again and again: engines replace code by a faster one only where it is called anew.
+   */
+  static run(lcore: usize, turns: u32, begins: bool): bool {
+    if (!ASC_FEATURE_THREADS) return false;
+    if (begins) Lcores.activateAll(lcore);
+    while (turns--) {
+      if (!Lcores.obey(lcore)) return false;
       Count.add(lcore + Lcore.turns, 1);
       if (Sync.load<u32>(lcore + Lcore.doorbell) != load<u32>(lcore, Lcore.seen)) Lcores.answer(lcore);
       if (!load<u32>(lcore, Lcore.active)) Lcores.sleep(lcore);
@@ -76,6 +81,7 @@ export class Lcores {
         Lcores.pause(lcore);
       }
     }
+    return true;
   }
 
   /** Pauses as long as it is told to: then nothing is touched. False when it is to stop. */
