@@ -12,11 +12,12 @@ import { type ServedWorker, serveWorker } from "../src/runtimes/workerd.ts";
 const sample = readFileSync("captures/sample.pcapng");
 const workerd = (await findRuntimes()).find(({ name }) => name === "workerd");
 const runs = workerd?.available || process.env.CI === "true";
-const missing = runs ? "" : `: workerd is missing, get it by: ${workerd?.install}`;
+const missing = workerd?.available ? "" : `: workerd is missing, get it by: ${workerd?.install}`;
 
 let worker: ServedWorker;
 beforeAll(async () => {
   if (!runs) return;
+  if (!workerd?.available) throw new Error(`the Worker${missing}`);
   const { outputFiles } = await build({
     absWorkingDir: fileURLToPath(new URL("..", import.meta.url)),
     entryPoints: ["examples/edge-worker/worker.mjs"],
@@ -30,7 +31,7 @@ beforeAll(async () => {
   });
   const files = outputFiles.map(({ path, contents }): [string, Uint8Array] => [path, contents]);
   const main = files.filter(([path]) => path.endsWith(".js"));
-  worker = await serveWorker(workerd?.command ?? "", new Map([...main, ...files]));
+  worker = await serveWorker(workerd.command, new Map([...main, ...files]));
 });
 afterAll(async () => {
   await worker?.stop();
