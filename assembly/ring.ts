@@ -10,6 +10,9 @@ import { Packet, Ring, RingKind } from "./layout";
 import { Desc } from "./packet";
 import { Sync } from "./sync";
 
+/** Looks at another's index, of about a nanosecond each. */
+const PATIENCE: u32 = 1_000_000_000;
+
 export class Rings {
   /** Descriptors in the ring, as far as both sides have published. */
   static count(ring: usize): u32 {
@@ -93,8 +96,7 @@ export class Rings {
       }
     } while (Sync.cas(ring + Ring.head, head, head + take) != head);
     Rings.put(ring, head, mask, from, take);
-    // Those who reserved before us publish before us.
-    while (Sync.load<u32>(ring + Ring.headDone) != head) {}
+    Rings.awaitTurn(ring + Ring.headDone, head);
     Sync.store<u32>(ring + Ring.headDone, head + take);
     return take;
   }
@@ -113,9 +115,18 @@ export class Rings {
       }
     } while (Sync.cas(ring + Ring.tail, tail, tail + take) != tail);
     Rings.get(ring, tail, mask, to, take);
-    while (Sync.load<u32>(ring + Ring.tailDone) != tail) {}
+    Rings.awaitTurn(ring + Ring.tailDone, tail);
     Sync.store<u32>(ring + Ring.tailDone, tail + take);
     return take;
+  }
+
+  /**
+   * Until those who reserved before us have published: a few copies, unless their thread isn't running just now. One that
+   * has died never does; whoever waits for it for about a second traps, lest it hang for ever.
+   */
+  static awaitTurn(done: usize, turn: u32): void {
+    if (!ASC_FEATURE_THREADS) return;
+    for (let looks: u32 = 0; Sync.load<u32>(done) != turn; looks++) if (looks == PATIENCE) unreachable();
   }
 
   static put(ring: usize, at: u32, mask: u32, from: usize, n: u32): void {

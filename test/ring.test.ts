@@ -47,6 +47,15 @@ function get(n: number, bulk: boolean): number[] {
   });
 }
 
+it("doesn't wait for ever for one that died between reserving and publishing", () => {
+  create(8, RingKind.MPMC);
+  put(4, true);
+  words[(RING + Ring.head) / 4]! += 1; // another producer's reservation
+  expect(() => put(1, true)).toThrow("unreachable");
+  words[(RING + Ring.tail) / 4]! += 1; // another consumer's
+  expect(() => get(1, true)).toThrow("unreachable");
+});
+
 describe.each([
   ["SPSC", RingKind.SPSC],
   ["MPMC", RingKind.MPMC],
