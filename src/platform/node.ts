@@ -50,7 +50,9 @@ export function startThread(
   told: (message: ThreadMessage) => void,
   ended: (why?: string) => void,
 ): Thread {
-  const worker = new Worker(new URL("../lcore/worker.js", import.meta.url), { workerData: start });
+  // Of what Node was started with, which workers get too, this is refused for a program in a file.
+  const execArgv = process.execArgv.filter((arg) => !arg.startsWith("--input-type"));
+  const worker = new Worker(new URL("../lcore/worker.js", import.meta.url), { workerData: start, execArgv });
   let why: string | undefined;
   worker.on("message", told);
   worker.on("error", (error) => {
