@@ -819,7 +819,7 @@ export enum Lcore {
   asleep = 68,
   /** LcoreCommand; written by whoever controls the lcore. */
   command = 72,
-  /** 1: it has seen that it is to pause, and touches nothing. */
+  /** LcoreParked; written by the lcore. */
   parked = 76,
   /** `doorbell` when signals were looked at last. */
   seen = 128,
@@ -838,6 +838,15 @@ export enum LcoreCommand {
   RUN = 0,
   PAUSE = 1,
   STOP = 2,
+}
+
+/** Whether an lcore touches anything. */
+export enum LcoreParked {
+  NO = 0,
+  /** It hasn't begun, pauses, or has stopped: it touches nothing before it is told to run. */
+  YES = 1,
+  /** It has failed in the middle of something. */
+  FAILED = 2,
 }
 
 /** One of an lcore's pollers: a port of a switch, or a guest. */

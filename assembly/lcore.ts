@@ -3,11 +3,24 @@
  *
  * `poll` and `drain` run all of them, for a thread that has other things to do as well. `run` is a thread's whole life: it
  * polls what has work; a poller that finds nothing for a while is armed and left out until it is rung for (vMux,
- * "Scheduling"), and when none is left the thread sleeps.
+ * "Scheduling"), and when none is left the thread sleeps. test/doorbell.test.ts goes through all interleavings of it with
+ * those who ring for it, pause it, and stop it: who changes the order of what is shared here changes the model there.
  */
 import { Count } from "./count";
 import { Guests } from "./guest";
-import { Guest, Lcore, LcoreCommand, Mapping, Nic, Poller, Port, PortKind, Ring, RxQueue } from "./layout";
+import {
+  Guest,
+  Lcore,
+  LcoreCommand,
+  LcoreParked,
+  Mapping,
+  Nic,
+  Poller,
+  Port,
+  PortKind,
+  Ring,
+  RxQueue,
+} from "./layout";
 import { Card, Pmd } from "./nic";
 import { Switching } from "./switch";
 import { Sync } from "./sync";
@@ -65,38 +78,60 @@ export class Lcores {
   }
 
   /**
-   * So many turns, all pollers being polled at first if `begins`; false when it is told to stop. Who runs for ever calls
-   * it again and again: engines replace code by a faster one only where it is called anew.
+   * So many turns, which `begins` or goes on; false when it is told to stop. Who runs for ever calls it again and again:
+   * engines replace code by a faster one only where it is called anew.
    */
   static run(lcore: usize, turns: u32, begins: bool): bool {
     if (!ASC_FEATURE_THREADS) return false;
-    if (begins) Lcores.activateAll(lcore);
-    while (turns--) {
-      if (!Lcores.obey(lcore)) return false;
+    let goesOn = begins ? Lcores.rest(lcore) : true;
+    while (goesOn && turns--) {
+      goesOn = Lcores.listen(lcore);
+      if (!goesOn) break;
       Count.add(lcore + Lcore.turns, 1);
-      if (Sync.load<u32>(lcore + Lcore.doorbell) != load<u32>(lcore, Lcore.seen)) Lcores.answer(lcore);
       if (!load<u32>(lcore, Lcore.active)) Lcores.sleep(lcore);
       else if (!Lcores.turn(lcore)) {
         Count.add(lcore + Lcore.idleTurns, 1);
         Lcores.pause(lcore);
       }
     }
-    return true;
+    if (!goesOn) Lcores.park(lcore);
+    return goesOn;
   }
 
-  /** Pauses as long as it is told to: then nothing is touched. False when it is to stop. */
-  static obey(lcore: usize): bool {
-    let command = Sync.load<u32>(lcore + Lcore.command);
+  /**
+   * Rings, then commands: who commands moves the doorbell last. So a command that isn't seen here moves it after it was
+   * noted, and `sleep` doesn't wait. False when it is to stop.
+   */
+  static listen(lcore: usize): bool {
+    if (Sync.load<u32>(lcore + Lcore.doorbell) != load<u32>(lcore, Lcore.seen)) Lcores.answer(lcore);
+    const command = Sync.load<u32>(lcore + Lcore.command);
     if (command == LcoreCommand.RUN) return true;
-    while (command == LcoreCommand.PAUSE) {
-      Sync.store<u32>(lcore + Lcore.parked, 1);
-      atomic.notify(lcore + Lcore.parked, 1);
+    if (command == LcoreCommand.PAUSE) {
+      Lcores.park(lcore);
+      return Lcores.rest(lcore);
+    }
+    // Whoever polls next does so awake: nobody needs to ring.
+    Lcores.activateAll(lcore);
+    return false;
+  }
+
+  /** From now on nothing is touched: says so. */
+  static park(lcore: usize): void {
+    Sync.store<u32>(lcore + Lcore.parked, LcoreParked.YES);
+    atomic.notify(lcore + Lcore.parked, 1);
+  }
+
+  /** Parked, before it begins or in a pause, until it is told otherwise. False when it is to stop: nothing was touched. */
+  static rest(lcore: usize): bool {
+    while (true) {
       atomic.wait<i32>(lcore + Lcore.command, LcoreCommand.PAUSE, -1);
       // Who pauses it again looks at `parked`: so it is taken back first, and the command looked at then.
-      Sync.store<u32>(lcore + Lcore.parked, 0);
-      command = Sync.load<u32>(lcore + Lcore.command);
+      Sync.store<u32>(lcore + Lcore.parked, LcoreParked.NO);
+      const command = Sync.load<u32>(lcore + Lcore.command);
+      if (command == LcoreCommand.STOP) return false;
+      if (command == LcoreCommand.RUN) break;
+      Lcores.park(lcore);
     }
-    if (command == LcoreCommand.STOP) return false;
     // Objects may have been added, or set up anew.
     Lcores.activateAll(lcore);
     return true;
@@ -147,10 +182,12 @@ export class Lcores {
       store<u32>(p, idle, Poller.idle);
       at += 2;
       if (idle < patience) continue;
+      const cursors = Lcores.cursors(p);
       Lcores.arm(p, true);
-      // Once more: what came before the other side could see that this one is armed.
+      // Once more: what came before the other side could see that this one is armed. What it asks for may follow from
+      // how far it has got (event indices), so what it has asked for holds only if it gets no further now.
       const late = Lcores.pollOne(p);
-      if (late) {
+      if (late || Lcores.cursors(p) != cursors) {
         moved += late;
         Lcores.arm(p, false);
         store<u32>(p, 0, Poller.idle);
@@ -194,6 +231,33 @@ export class Lcores {
       const vq: usize = load<u32>(mapping, Mapping.virtqueue);
       if (Device.isUsable(vq)) Device.arm(vq, on && Pmd.wantsRefill(q));
     }
+  }
+
+  /** How far a poller has got in the virtqueues that it empties, as one number. */
+  static cursors(p: usize): u64 {
+    const addr: usize = load<u32>(p, Poller.addr);
+    if (!load<u32>(p, Poller.owner)) {
+      return Lcores.joined(
+        Drivers.cursor(load<u32>(addr, Guest.rx)),
+        Drivers.cursor(load<u32>(addr, Guest.tx)),
+      );
+    }
+    const kind = load<u32>(addr, Port.kind);
+    if (kind == PortKind.VHOST) return Device.cursor(load<u32>(addr, Port.from));
+    if (kind == PortKind.RING) return 0;
+    const nic: usize = load<u32>(addr, Port.to);
+    const queues = load<u32>(nic, Nic.rxQueues);
+    let all: u64 = 0;
+    for (let i: u32 = 0; i < queues; i++) {
+      const mapping: usize = load<u32>(Card.rxQueue(nic, i), RxQueue.mapping);
+      if (mapping) all = Lcores.joined(all, Device.cursor(load<u32>(mapping, Mapping.virtqueue)));
+    }
+    return all;
+  }
+
+  /** Two numbers as one that changes when one of them, or both, move a little. */
+  @inline static joined(a: u64, b: u64): u64 {
+    return a * 0x9e37_79b9_7f4a_7c15 + b;
   }
 
   /** Between two turns of which the first moved nothing. */

@@ -15,7 +15,7 @@
  *
  * Indices run free modulo 2^32; each side publishes its own with one sequentially consistent store for a burst. Who
  * sleeps says so first and then looks once more; who publishes looks whether the other sleeps: one of the two sees the
- * other (Dekker), so no wake-up is lost.
+ * other (Dekker), so no wake-up is lost. test/channel-wakeups.test.ts goes through all interleavings of it.
  */
 import { sharedMemory } from "#platform";
 

@@ -63,7 +63,8 @@ export class Device {
 
   /**
    * Whether the device wants to be told of available buffers: as long as it polls it doesn't (2.7.10, 2.8.10). With
-   * event indices it then names one that has been passed already (2.7.10.2: "MUST set flags to 0").
+   * event indices it then names one that has been passed already (2.7.10.2: "MUST set flags to 0"); else the first that
+   * it doesn't know of, which isn't the first that it hasn't taken: some may have been left (IOVTee's reserve).
    */
   static arm(vq: usize, on: bool): void {
     const device: usize = load<u32>(vq, Virtqueue.device);
@@ -72,8 +73,18 @@ export class Device {
       Sync.store<u16>(device + PackedEvent.flags, <u16>(on ? PackedEvent.ENABLE : PackedEvent.DISABLE));
     } else if (features & Feature.EVENT_IDX) {
       const event = device + SplitUsed.ring + load<u32>(vq, Virtqueue.size) * SplitUsed.ELEMENT;
-      Sync.store<u16>(event, <u16>(load<u32>(vq, Virtqueue.avail) - u32(!on)));
+      Sync.store<u16>(
+        event,
+        <u16>(on ? load<u32>(vq, Virtqueue.availCache) : load<u32>(vq, Virtqueue.avail) - 1),
+      );
     } else Sync.store<u16>(device + SplitUsed.flags, <u16>(on ? 0 : RING_FLAG_NO_EVENT));
+  }
+
+  /** How far the device has got: what it knows to be available, and what it has taken. */
+  static cursor(vq: usize): u64 {
+    const known = <u64>(load<u32>(vq, Virtqueue.availCache) & 0xffff);
+    const taken = <u64>(load<u32>(vq, Virtqueue.avail) & 0xffff);
+    return taken | (known << 16) | ((<u64>load<u32>(vq, Virtqueue.availWrap)) << 32);
   }
 
   /** The driver is to be told of used buffers, as it asked for. */

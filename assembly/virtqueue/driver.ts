@@ -158,6 +158,11 @@ export class Drivers {
     } else Sync.store<u16>(area + SplitAvail.flags, <u16>(on ? 0 : RING_FLAG_NO_EVENT));
   }
 
+  /** How far the driver has got with used buffers. */
+  static cursor(drv: usize): u64 {
+    return <u64>load<u32>(drv, Driver.lastUsed) | ((<u64>load<u32>(drv, Driver.usedWrap)) << 32);
+  }
+
   /** The device is to be told of available buffers, as it asked for. */
   static kick(drv: usize): void {
     Count.add(drv + Driver.kicks, 1);
