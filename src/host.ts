@@ -136,13 +136,19 @@ export class Host implements Counted {
     if (this.#changing++ === 0) {
       for (const lcore of this.lcores) lcore.pause();
     }
+    let atRest = false;
     try {
       for (const lcore of this.lcores) lcore.parked();
+      atRest = true;
       return change();
     } finally {
       if (--this.#changing === 0) {
-        place(this.core, this.#lcores, this.switches, this.#placed);
-        for (const lcore of this.lcores) lcore.resume();
+        try {
+          // Not under one that didn't pause: nothing was changed then.
+          if (atRest) place(this.core, this.#lcores, this.switches, this.#placed);
+        } finally {
+          for (const lcore of this.lcores) lcore.resume();
+        }
       }
     }
   }
@@ -181,6 +187,9 @@ export class Host implements Counted {
    */
   async launch(lcores: readonly (Role | readonly Role[])[]): Promise<{ done: Promise<void> }> {
     if (!this.#stopped) throw new Error("host: runs already, expected stop() first");
+    if (this.lcores.length > 0) {
+      throw new Error("host: its lcores haven't stopped yet, expected the end of run() or `done` first");
+    }
     const lists = lcores.map((roles) => (Array.isArray(roles) ? roles : [roles]) as readonly Role[]);
     this.#checkPlaces(lists);
     if (this.#alone) lists.length = 0;
@@ -190,19 +199,20 @@ export class Host implements Counted {
       this.#lcores.push(createLcore(this.core, this.#lcores.length));
     emptyCaches(this.core, this.pool);
     place(this.core, this.#lcores, this.switches, this.#placed);
-    const starting = lists.map((roles, i) => {
+    // From here on they may be paused, stopped, or die, whether they run already or not.
+    this.lcores = lists.map((roles, i) => {
       const name = `lcore${i + 1} (${roles.map((role) => role.name).join(", ")})`;
-      return WorkerLcore.start(this.core, name, this.#lcores[i + 1] as number);
+      return new WorkerLcore(this.core, name, this.#lcores[i + 1] as number);
     });
-    const started = await Promise.allSettled(starting);
-    this.lcores = started.flatMap((one) => (one.status === "fulfilled" ? [one.value] : []));
     const done = this.#watch();
     done.catch(() => {}); // the caller hears of it where it waits
-    const failed = started.find((one) => one.status === "rejected");
-    if (!failed) return { done };
-    this.stop();
-    await done.catch(() => {});
-    throw failed.reason;
+    try {
+      await Promise.all(this.lcores.map((lcore) => lcore.running));
+    } catch (error) {
+      await done.catch(() => {});
+      throw error;
+    }
+    return { done };
   }
 
   /** Waits until all lcores have stopped; as soon as one fails the others are stopped. */
@@ -219,7 +229,9 @@ export class Host implements Counted {
     );
     clearInterval(clock);
     this.lcores = [];
-    if (died.size > 0) this.#recover([...died.keys()], [...died.values()]);
+    // One that had something in hand may have left it half done.
+    const harmed = [...died.keys()].filter((lcore) => !lcore.atRest);
+    if (harmed.length > 0) this.#recover(harmed, [...died.values()]);
     else emptyCaches(this.core, this.pool);
     this.#placed.clear();
     place(this.core, this.#lcores, this.switches, this.#placed);

@@ -1,8 +1,21 @@
 /** Lcores on workers: frames through them, sleeping and waking, changes while they run, stopping, dying. */
-import { afterEach, describe, expect, test } from "vitest";
-import { Lcore, Poller } from "../assembly/layout.ts";
+import { spawn } from "node:child_process";
+import { afterEach, describe, expect, test, vi } from "vitest";
+import {
+  Driver,
+  Guest,
+  Lcore,
+  LcoreParked,
+  Mapping,
+  Nic,
+  Packet,
+  PacketFlag,
+  Poller,
+  RxQueue,
+  TxQueue,
+} from "../assembly/layout.ts";
 import { Host, LcoreError } from "../src/index.ts";
-import { frame, numberOf, type Rig, rig } from "./harness/host.ts";
+import { frame, idsOf, numberOf, type Rig, rig } from "./harness/host.ts";
 
 const running: Rig[] = [];
 
@@ -56,6 +69,19 @@ function patience(r: Rig, turns: number): void {
 
 function sleeps(r: Rig): number[] {
   return r.host.lcores.map(({ address }) => r.core.counter(address + Lcore.sleeps));
+}
+
+/** Until it is so, for five seconds. */
+async function until(so: () => boolean): Promise<void> {
+  for (const end = performance.now() + 5000; !so(); ) {
+    if (performance.now() > end) expect.fail(`not so within five seconds: ${so}`);
+    await new Promise((resume) => setTimeout(resume, 1));
+  }
+}
+
+/** Until all lcores sleep. */
+async function asleep(r: Rig): Promise<void> {
+  await until(() => r.host.lcores.every(({ address }) => r.core.u32(address + Lcore.asleep) === 1));
 }
 
 function expectAllBuffersThere(host: Host): void {
@@ -156,7 +182,151 @@ test("mapped, unmapped, stopped, started and connected while frames are under wa
   expectAllBuffersThere(r.host);
 });
 
+test("a card that is short of a guest's buffers is told of new ones, though some are kept from it", async () => {
+  // The card's ring is longer than the guest's: it could always use more.
+  const r = await rig({ attach: "iovtee", eventIdx: true, onEmpty: "wait" }, 1, { shared: true }, 256);
+  running.push(r);
+  await r.host.launch([r.sw]);
+  patience(r, 1);
+  const queue = r.core.u32(r.guest.mapping + Mapping.queue);
+  const onCard = () => r.core.u32(queue + RxQueue.posted) - r.core.u32(queue + RxQueue.next);
+  const used = () => idsOf(r.guest, r.guest.rxVirtqueue, r.core.u32(r.guest.address + Guest.rx)).used.length;
+  const full = onCard();
+  r.nic.receive(numbers(64).map((i) => frame(r.guest.mac, i)));
+  await until(() => used() === 64);
+  await asleep(r);
+  expect(onCard()).toBeLessThan(full);
+  r.host.drain(); // the guest, which is on this thread, posts them again
+  await until(() => onCard() === full);
+});
+
+describe("a host that is changed, or told to stop,", () => {
+  test("before its lcores run", async () => {
+    const r = await rig({ attach: "iovtee" }, 1, { shared: true });
+    running.push(r);
+    const launch = r.host.launch([r.sw, r.guest]);
+    r.sw.unmap(r.guest);
+    r.sw.map(r.nic, r.guest);
+    const { done } = await launch;
+    expect(roundTrips(r, 100)).toEqual(numbers(100));
+    r.host.stop();
+    await done;
+    const run = r.host.run({ lcores: [r.sw, r.guest] });
+    r.host.stop();
+    await run;
+    expect(r.host.lcores).toEqual([]);
+    expectAllBuffersThere(r.host);
+  });
+
+  test("before they have stopped, stops all the same, and does what it is told", async () => {
+    const r = await launched("iovtee");
+    for (let i = 0; i < 20; i++) {
+      r.nic.receive(numbers(8).map((k) => frame(r.guest.mac, k)));
+      if (i % 2) r.host.paused(() => r.host.stop());
+      else r.host.stop();
+      await expect(r.host.launch([r.sw])).rejects.toThrow("lcores haven't stopped yet");
+      r.sw.unmap(r.guest);
+      await r.done;
+      r.sw.map(r.nic, r.guest);
+      r.done = (await r.host.launch([r.sw, r.guest])).done;
+    }
+    drain(r);
+    expect(roundTrips(r, 100)).toEqual(numbers(100));
+  });
+
+  test("by a thread that doesn't hear of its end at once: nothing is lost", async () => {
+    const r = await launched("iovtee");
+    r.host.stop();
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 200);
+    await r.done;
+  });
+});
+
 describe("the end", () => {
+  test("an lcore that hangs is named, by who would pause it and by the end, which comes all the same", async () => {
+    const r = await launched("vhost", 2);
+    r.host.paused(() => {
+      // A chain of buffers in the driver's own memory that has no end.
+      const driver = r.core.u32(r.guest.address + Guest.rx);
+      const shadow = r.core.u32(driver + Driver.shadow);
+      for (let id = 0; id < r.guest.ring; id++) {
+        r.core.setU16(shadow + Packet.SIZE * id + Packet.flags, PacketFlag.MORE);
+        r.core.setU16(shadow + Packet.SIZE * id + Packet.mark, id);
+      }
+    });
+    r.nic.receive([frame(r.guest.mac)]);
+    let changed = false;
+    const change = () => r.host.paused(() => (changed = true));
+    await until(() => {
+      try {
+        change();
+        return false;
+      } catch (error) {
+        expect(error).toMatchObject({
+          name: "LcoreError",
+          message: "lcore2 (guest0): doesn't answer within 1000 ms",
+        });
+        return true;
+      }
+    });
+    changed = false;
+    expect(change).toThrow(LcoreError);
+    expect(changed).toBe(false);
+    // The others work on.
+    const guest = r.guests[1]!;
+    r.nic.receive([frame(guest.mac, 1)]);
+    expect(collect(r, 1).map(numberOf)).toEqual([1]);
+    const start = performance.now();
+    r.host.stop();
+    const error = await r.done.catch((one) => one);
+    expect(performance.now() - start).toBeLessThan(200);
+    expect(error.message).toBe("lcore2 (guest0): didn't stop within 50 ms");
+    expect(error.recovered.guests).toEqual(["guest0"]);
+    r.done = (await r.host.launch([r.sw, ...r.guests])).done;
+    expect(roundTrips(r, 200)).toEqual(numbers(200));
+  });
+
+  test("a change is refused at once where an lcore has failed, though nobody has heard of it yet", async () => {
+    const r = await launched("vhost");
+    const { address } = r.host.lcores[1]!;
+    r.host.paused(() => {});
+    r.core.setU32(address + Lcore.pollers + Poller.SIZE + Poller.addr, 0xffff_fff0);
+    r.nic.receive([frame(r.guest.mac)]);
+    const words = new Int32Array(r.core.memory.buffer);
+    while (Atomics.load(words, (address + Lcore.parked) >> 2) !== LcoreParked.FAILED) {}
+    const start = performance.now();
+    expect(() => r.host.paused(() => {})).toThrow("lcore2 (guest0): has failed");
+    expect(performance.now() - start).toBeLessThan(500);
+    await expect(r.done).rejects.toThrow("memory access out of bounds");
+  });
+
+  test("who waits for the card and may not leaves nothing behind", async () => {
+    const r = await launched("vhost");
+    vi.spyOn(Atomics, "wait").mockImplementation(() => {
+      throw new TypeError("Atomics.wait cannot be called in this context");
+    });
+    expect(() => r.nic.wait()).toThrow(TypeError);
+    vi.restoreAllMocks();
+    expect(r.core.u32(r.host.lcore + Lcore.asleep)).toBe(0);
+    expect(r.core.u32(r.core.u32(r.nic.address + Nic.tx) + TxQueue.armed)).toBe(0);
+  });
+
+  test.each([
+    ["a program that exits does so at once, its lcores with it", "process.exit(7)", 7],
+    ["a program that forgets to stop them runs on", "setTimeout(() => process.exit(8), 1000).unref()", 8],
+  ])("%s", async (_what, end, code) => {
+    const program = `
+      import { Host } from "./dist/src/index.js";
+      const host = await Host.create({ shared: true });
+      const guest = host.guest();
+      const sw = host.vswitch({ connect: [host.nic(), guest] });
+      await host.launch([sw, guest]);
+      ${end};
+    `;
+    const child = spawn(process.execPath, ["--input-type=module", "-e", program], { stdio: "inherit" });
+    expect(await new Promise((resolve) => child.on("exit", resolve))).toBe(code);
+  });
+
   test("stop ends all lcores within 100 ms, busy or asleep, and the host runs again on one thread", async () => {
     const r = await launched("iovtee", 2);
     roundTrips(r, 64);

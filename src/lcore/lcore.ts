@@ -3,7 +3,7 @@
  * or killed. It runs in the core (assembly/lcore.ts); the two meet in the lcore's second line (layout: `Lcore`).
  */
 import { startThread } from "#platform";
-import { Lcore, LcoreCommand } from "../../assembly/layout.ts";
+import { Lcore, LcoreCommand, LcoreParked } from "../../assembly/layout.ts";
 import type { Core } from "../core/core.ts";
 import type { Thread, ThreadMessage } from "../platform/platform.ts";
 
@@ -30,44 +30,47 @@ export class LcoreError extends Error {
 
 /** An lcore on a worker. */
 export class WorkerLcore {
+  /** Resolves when it runs, or was stopped before; rejects with an LcoreError where it doesn't come to that. */
+  readonly running: Promise<void>;
   /** Resolves when its thread is gone: with why it failed, or with nothing where it stopped as it was told. */
   readonly ended: Promise<LcoreError | undefined>;
   #end: (error?: LcoreError) => void = () => {};
   #thread: Thread | undefined;
   #gone = false;
+  #error: LcoreError | undefined;
+  #paused = false;
+  #stopping = false;
   #stopped = false;
   #why: string | undefined;
 
-  private constructor(
+  /** Starts a worker that runs the lcore at `address`; `running` tells when it does. It can be paused and stopped at once. */
+  constructor(
     readonly core: Core,
+    /** Its number and what it runs. */
     readonly name: string,
     readonly address: number,
   ) {
     this.ended = new Promise((resolve) => {
       this.#end = resolve;
     });
-  }
-
-  /**
-   * Starts a worker that runs the lcore at `address`; resolves when it runs.
-   * @throws LcoreError where it doesn't come to that
-   */
-  static async start(core: Core, name: string, address: number): Promise<WorkerLcore> {
-    const lcore = new WorkerLcore(core, name, address);
-    lcore.#command(LcoreCommand.RUN);
-    core.setFields(address, { [Lcore.asleep]: 0, [Lcore.parked]: 0 });
-    await new Promise<void>((resolve, reject) => {
-      lcore.ended.then((error) => reject(error ?? new LcoreError(name, "ended before it ran")));
-      lcore.#thread = startThread(
-        { memory: core.memory, module: core.module, lcore: address },
-        (message) => {
-          if (message.is === "running") resolve();
-          else void lcore.#finish(message);
-        },
-        (why) => lcore.#ends(why),
-      );
+    // It touches nothing before it has looked at its command.
+    core.setFields(address, { [Lcore.asleep]: 0, [Lcore.parked]: LcoreParked.YES });
+    this.#command(LcoreCommand.RUN);
+    this.running = new Promise((resolve, reject) => {
+      this.ended.then((error) => (error ? reject(error) : resolve()));
+      try {
+        this.#thread = startThread(
+          { memory: core.memory, module: core.module, lcore: address },
+          (message) => {
+            if (message.is === "running") resolve();
+            else void this.#finish(message);
+          },
+          (why) => this.#ends(why),
+        );
+      } catch (error) {
+        this.#ends(String(error));
+      }
     });
-    return lcore;
   }
 
   /** Its thread is gone. */
@@ -75,38 +78,51 @@ export class WorkerLcore {
     return this.#gone;
   }
 
+  /** It is at rest: it touches nothing, and where its thread is gone it has left nothing half done. */
+  get atRest(): boolean {
+    return this.#parked() === LcoreParked.YES;
+  }
+
   /** Asks it to pause; `parked` waits until it does. */
   pause(): void {
-    this.#command(LcoreCommand.PAUSE);
+    this.#paused = true;
+    if (!this.#stopping) this.#command(LcoreCommand.PAUSE);
   }
 
   /**
    * Waits until it touches nothing.
-   * @throws LcoreError where it doesn't answer within a second
+   * @throws LcoreError where it has failed, or doesn't answer within a second
    */
   parked(): void {
-    const words = new Int32Array(this.core.memory.buffer);
-    const at = (this.address + Lcore.parked) >> 2;
     const end = performance.now() + ANSWER_MS;
-    while (!this.#gone && Atomics.load(words, at) === 0) {
+    while (!this.atRest) {
+      if (this.#error) throw this.#error;
+      if (this.#parked() === LcoreParked.FAILED) throw new LcoreError(this.name, "has failed");
       if (performance.now() > end) throw new LcoreError(this.name, `doesn't answer within ${ANSWER_MS} ms`);
-      waitBriefly(words, at);
+      waitBriefly(new Int32Array(this.core.memory.buffer), (this.address + Lcore.parked) >> 2);
     }
   }
 
+  /** Ends a pause. One that is to stop does so now. */
   resume(): void {
-    this.#command(LcoreCommand.RUN);
+    this.#paused = false;
+    this.#command(this.#stopping ? LcoreCommand.STOP : LcoreCommand.RUN);
   }
 
   /**
-   * Stops it: by asking, or, where it doesn't answer, by ending its thread.
+   * Stops it: by asking, when it isn't paused any more, or, where it doesn't answer, by ending its thread.
    * @returns why it had to be ended, or failed before
    */
   async stop(): Promise<LcoreError | undefined> {
-    this.#command(LcoreCommand.STOP);
+    this.#stopping = true;
+    if (!this.#paused) this.#command(LcoreCommand.STOP);
     const late = new Promise<void>((resolve) => setTimeout(resolve, STOP_MS));
     await Promise.race([this.ended, late]);
-    if (!this.#gone) await this.kill(`didn't stop within ${STOP_MS} ms`);
+    // One that is at rest stays so: it hasn't begun, or its thread is only slow to go. One that has failed says why.
+    if (this.atRest) this.#stopped = true;
+    if (!this.#gone && this.#parked() !== LcoreParked.FAILED) {
+      await this.kill(`didn't stop within ${STOP_MS} ms`);
+    }
     return this.ended;
   }
 
@@ -128,7 +144,12 @@ export class WorkerLcore {
   #ends(why?: string): void {
     if (this.#gone) return;
     this.#gone = true;
-    this.#end(this.#stopped ? undefined : new LcoreError(this.name, this.#why ?? why ?? "its worker ended"));
+    if (!this.#stopped) this.#error = new LcoreError(this.name, this.#why ?? why ?? "its worker ended");
+    this.#end(this.#error);
+  }
+
+  #parked(): LcoreParked {
+    return Atomics.load(new Int32Array(this.core.memory.buffer), (this.address + Lcore.parked) >> 2);
   }
 
   /** Written where the lcore looks, and the lcore woken, whatever it waits for. */

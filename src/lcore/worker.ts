@@ -1,5 +1,6 @@
 /** A worker's program: attaches to the host's memory and runs one lcore until it is told to stop. */
 import { started } from "#platform";
+import { Lcore, LcoreParked } from "../../assembly/layout.ts";
 import { Core } from "../core/core.ts";
 
 /** Of one call of the core; then the engine may have faster code for the next. */
@@ -11,7 +12,16 @@ async function main(): Promise<void> {
   try {
     const core = await Core.attach(start.memory, start.module);
     tell({ is: "running" });
-    for (let begins = true; core.exports.runLcore(start.lcore, TURNS, begins); ) begins = false;
+    try {
+      for (let begins = true; core.exports.runLcore(start.lcore, TURNS, begins); ) begins = false;
+    } catch (error) {
+      // Whoever waits for it to pause may be unable to hear of it now.
+      const words = new Int32Array(start.memory.buffer);
+      const at = (start.lcore + Lcore.parked) >> 2;
+      Atomics.store(words, at, LcoreParked.FAILED);
+      Atomics.notify(words, at);
+      throw error;
+    }
     tell({ is: "stopped" });
   } catch (error) {
     tell({ is: "failed", why: error instanceof Error ? error.message : String(error) });

@@ -196,9 +196,11 @@ export class Nic {
   }
 
   /**
-   * Sleeps until the card has something to send: for a host whose switch runs on a worker. Not on a browser's main thread,
-   * which must not block.
-   * @returns false after `timeout` milliseconds
+   * Sleeps until the card has something to send, or this thread is rung for otherwise: for a host whose switch runs on a
+   * worker, and whose guests do. Not on a browser's main thread, which must not block.
+   * @returns whether the card has something to send: not so after `timeout` milliseconds, or where a guest that is left to
+   *   this thread has work (then `host.poll()` is due)
+   * @throws TypeError where this thread must not block
    */
   wait(timeout = Number.POSITIVE_INFINITY): boolean {
     const { core, lcore } = this.host;
@@ -210,13 +212,16 @@ export class Nic {
     const seen = Atomics.load(words, at(lcore + Lcore.doorbell));
     Atomics.store(words, armed, 1);
     Atomics.store(words, at(lcore + Lcore.asleep), 1);
-    let left = timeout;
-    while (core.exports.toTransmit(this.address) === 0 && left > 0) {
-      Atomics.wait(words, at(lcore + Lcore.doorbell), seen, left);
-      left = Atomics.load(words, at(lcore + Lcore.doorbell)) === seen ? end - performance.now() : 0;
+    try {
+      let left = timeout;
+      while (core.exports.toTransmit(this.address) === 0 && left > 0) {
+        Atomics.wait(words, at(lcore + Lcore.doorbell), seen, left);
+        left = Atomics.load(words, at(lcore + Lcore.doorbell)) === seen ? end - performance.now() : 0;
+      }
+    } finally {
+      Atomics.store(words, at(lcore + Lcore.asleep), 0);
+      Atomics.store(words, armed, 0);
     }
-    Atomics.store(words, at(lcore + Lcore.asleep), 0);
-    Atomics.store(words, armed, 0);
     return core.exports.toTransmit(this.address) > 0;
   }
 
