@@ -123,6 +123,23 @@ describe("the main job on two threads", () => {
   );
 });
 
+describe("a thread that is killed", () => {
+  inEach(
+    found.filter(({ name }) => name !== "workerd"),
+    "touches nothing any more when that is told, and its guests start again",
+    async (one) => {
+      const { value, error } = await one.call(program("killed"), null);
+      expect(error).toBeUndefined();
+      const { at, after, ...rest } = value as { at: number; after: number };
+      expect(after).toBe(at);
+      expect(rest).toMatchObject({
+        message: "lcore1 (switch0, guest0, guest1): killed",
+        recovered: { guests: ["guest0", "guest1"] },
+      });
+    },
+  );
+});
+
 describe("a program", () => {
   inEach(found, "that throws is an outcome with its message", async (one) => {
     const { value, error } = await one.call(program("throws"), "what it was given");

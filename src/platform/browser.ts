@@ -53,6 +53,15 @@ export function pause(): Promise<void> {
   });
 }
 
+/** How long a thread that was ended may take to be gone, in milliseconds: Chromium lets a program run for 2 s more. */
+const GONE_MS = 5000;
+
+/** What a worker is sent: what it is started with, and the name of the lock that it holds as long as it lives. */
+interface Started {
+  start: ThreadStart;
+  life: string;
+}
+
 export function startThread(
   start: ThreadStart,
   told: (message: ThreadMessage) => void,
@@ -60,19 +69,30 @@ export function startThread(
 ): Thread {
   // Bundlers know a worker's program by this form.
   const worker = new Worker(new URL("../lcore/worker.js", import.meta.url), { type: "module" });
+  const life = `iovtee ${crypto.randomUUID()}`;
   worker.onmessage = ({ data }: MessageEvent<ThreadMessage>) => told(data);
-  worker.onerror = ({ message }) => ended(message || "its worker's program couldn't be loaded");
-  worker.postMessage(start);
+  worker.onerror = (event) => {
+    event.preventDefault(); // told where it can be dealt with, and no error of the page's
+    ended(event.message || "its worker's program couldn't be loaded");
+  };
+  worker.postMessage({ start, life } satisfies Started);
   return {
-    terminate: async () => worker.terminate(),
+    terminate: async () => {
+      worker.terminate(); // doesn't wait: only when its lock is free is it gone
+      await navigator.locks.request(life, { signal: AbortSignal.timeout(GONE_MS) }, () => {}).catch(() => {});
+    },
   };
 }
 
 /** A page's worker is sent what it is started with. */
 export function started(): Promise<{ start: ThreadStart; tell: (message: ThreadMessage) => void }> {
   return new Promise((resolve) => {
-    self.onmessage = ({ data }: MessageEvent<ThreadStart>) =>
-      resolve({ start: data, tell: (message) => self.postMessage(message) });
+    self.onmessage = ({ data: { start, life } }: MessageEvent<Started>) => {
+      void navigator.locks.request(life, () => {
+        resolve({ start, tell: (message) => self.postMessage(message) });
+        return new Promise(() => {}); // for good
+      });
+    };
   });
 }
 
