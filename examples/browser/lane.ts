@@ -7,7 +7,7 @@ const FRAMES = 128;
 /** Empty turns before the clock is looked at, when another thread is at work. */
 const PATIENCE = 2000;
 /** When a guest on another thread hasn't sent its frames for so long, in milliseconds, something is wrong. */
-const STALL_MS = 2000;
+const STALL_MS = 5000;
 /** Rounds over which medians are taken. */
 const ROUNDS = 300;
 

@@ -29,7 +29,7 @@ export class Picture {
         <dd>${parts.map((part) => `<span class="part"><i class="key ${part}"></i><span data-part="${key}"></span></span>`).join(" ")}</dd>
       </div>`;
     const arrow = (key: string, kind: string) =>
-      `<li class="arrow ${kind}" data-arrow="${key}"><span class="amount" data-copies="${key}"></span> <span class="amount" data-bytes="${key}"></span><span class="track"></span></li>`;
+      `<li class="arrow ${kind}" data-arrow="${key}"><span><span class="amount" data-copies="${key}"></span> <span class="amount" data-bytes="${key}"></span></span><span class="track"></span></li>`;
     // Nothing of it comes from outside.
     this.element.innerHTML = `
       <h3>${NAMES[attach]}</h3>

@@ -51,7 +51,7 @@ export class Plot {
       this.#put("line", { class: "grid", x1: MARGIN.left, x2: right, y1: y(mpps), y2: y(mpps) });
       this.#put("text", { x: MARGIN.left - 6, y: y(mpps) + 4, "text-anchor": "end" }, String(mpps));
     }
-    for (const ago of [30, 20, 10, 0]) {
+    for (const ago of width < 500 ? [30, 15, 0] : [30, 20, 10, 0]) {
       const anchor = ago === 0 ? "end" : ago === SECONDS ? "start" : "middle";
       this.#put(
         "text",
