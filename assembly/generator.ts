@@ -50,9 +50,8 @@ export class Gen {
     return Card.receive(nic, frame, len);
   }
 
-  /** Takes and checks all that the NIC has queued for sending; returns the frames. */
-  static drain(gen: usize, nic: usize): u32 {
-    const n = Card.toTransmit(nic);
+  /** Takes and checks the first `n` descriptors that the NIC is to send, whole frames; returns the frames. */
+  static drain(gen: usize, nic: usize, n: u32): u32 {
     let frames: u32 = 0;
     let i: u32 = 0;
     while (i < n) {

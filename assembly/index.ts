@@ -79,8 +79,9 @@ export function pollGuest(guest: usize): u32 {
 export function generate(gen: usize, nic: usize, n: u32): u32 {
   return Gen.send(gen, nic, n);
 }
-export function check(gen: usize, nic: usize): u32 {
-  return Gen.drain(gen, nic);
+/** Takes and checks the first `n` descriptors that the NIC is to send, whole frames. Returns the frames. */
+export function check(gen: usize, nic: usize, n: u32): u32 {
+  return Gen.drain(gen, nic, n);
 }
 /** `n` frames from the wire: descriptors (addr, len) at `list`. Returns how many the NIC took. */
 export function receive(nic: usize, list: usize, n: u32): u32 {

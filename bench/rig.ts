@@ -70,7 +70,7 @@ export class Rig {
       const start = performance.now();
       this.host.drain();
       time += performance.now() - start;
-      exports.check(this.generator.address, this.nic.address);
+      exports.check(this.generator.address, this.nic.address, exports.toTransmit(this.nic.address));
       left -= n;
     }
     return (time * 1e6) / packets;

@@ -8,13 +8,14 @@
  */
 import { pause, runtime, sharedMemory } from "#platform";
 import { FRAME_MAX, FRAME_MIN } from "../assembly/layout.ts";
-import { type Attach, type FunctionName, type Guest, Host, type Nic } from "./host.ts";
-import { localMac, parseMac } from "./mac.ts";
+import type { Attach, FunctionName, Host, Nic } from "./host.ts";
+import { parseMac } from "./mac.ts";
 import { type CapturedFrame, CaptureError, framesOf } from "./ports/capture.ts";
 import { CaptureWriter, readCapture } from "./ports/capture-file.ts";
 import { FrameGenerator, type FrameSize, meanBytes } from "./ports/generator.ts";
-import { type Places, parseLcores, rolesOf, room, settle } from "./pvp-lcores.ts";
+import { parseLcores, room, settle } from "./pvp-lcores.ts";
 import { parseRules } from "./rules.ts";
+import { Testbed, WIRE_MAC } from "./testbed.ts";
 
 export interface PvpOptions {
   attach?: Attach[];
@@ -104,7 +105,6 @@ interface Wire {
   now(): bigint;
 }
 
-const WIRE_MAC = localMac(0xff, 1);
 const DEFAULT_PACKETS = 200_000;
 
 /**
@@ -141,7 +141,7 @@ export async function pvp(options: PvpOptions): Promise<PvpReport> {
       const vhost = rigs.find((rig) => rig.attach === "vhost");
       for (const rig of rigs) if (rig.packets > 0) report.runs.push(rig.row(vhost));
       broken ??= rigs.map((rig) => rig.broken).find((error) => error !== undefined);
-      for (const rig of rigs) await rig.close();
+      for (const rig of rigs) await rig.bed.close();
       if (o.signal?.aborted) break;
     }
   } finally {
@@ -152,7 +152,8 @@ export async function pvp(options: PvpOptions): Promise<PvpReport> {
   return report;
 }
 
-type Checked = Required<Omit<PvpOptions, Optional>> & Pick<PvpOptions, Optional>;
+/** @internal `PvpOptions` with the defaults filled in. */
+export type Checked = Required<Omit<PvpOptions, Optional>> & Pick<PvpOptions, Optional>;
 type Optional = "capture" | "out" | "packets" | "rules" | "lcores" | "signal" | "onProgress";
 
 /**
@@ -203,56 +204,19 @@ class Rig {
     readonly attach: Attach,
     readonly frame: FrameSize | string,
     readonly o: Checked,
-    readonly host: Host,
-    readonly nic: Nic,
-    readonly guests: Guest[],
+    readonly bed: Testbed,
     readonly wire: Wire,
-    readonly places: Places | undefined,
-    /** Tells when the lcores on workers have stopped. */
-    readonly done: Promise<void>,
   ) {}
 
   static async create(attach: Attach, frame: FrameSize | string, o: Checked): Promise<Rig> {
-    const count = o.guests * o.chain;
-    const buffers = Math.min(65535, 1024 + o.ring * 4);
-    // Whole pages for each guest; host buffers; the NIC's rings; the tables of each object.
-    const guestBytes = Math.ceil((o.ring * 5000 + 64 * 2176) / 65536) * 65536 + o.ring * 300 + 32768;
-    const bytes = 8 * 1024 * 1024 + buffers * 2200 + count * (guestBytes + o.ring * 64);
-    const host = await Host.create({ memory: bytes, buffers, shared: o.lcores !== undefined });
-    const nic = host.nic({ ring: o.ring, queues: o.guests + 1 });
-    const rules = o.function === "firewall" ? parseRules(o.rules ?? "") : undefined;
-    const guests: Guest[] = [];
-    const mac = (i: number) => localMac(0, i + 1);
-    for (let g = 0; g < o.guests; g++) {
-      for (let c = 0; c < o.chain; c++) {
-        const i = g * o.chain + c;
-        guests.push(
-          host.guest({
-            // Only the first guest of a chain is fed by the card.
-            attach: c === 0 ? attach : "vhost",
-            run: o.function,
-            ring: o.ring,
-            mac: mac(i),
-            ...(rules ? { rules } : {}),
-            ...(o.chain > 1 ? { nextHop: c + 1 < o.chain ? mac(i + 1) : WIRE_MAC } : {}),
-          }),
-        );
-      }
-    }
-    const sw = host.vswitch({ connect: [nic, ...guests], burst: o.burst });
-    const to = Array.from({ length: o.guests }, (_, g) => mac(g * o.chain));
+    const bed = await Testbed.create(attach, o);
+    const to = bed.heads.map((guest) => guest.mac);
     const wire =
       o.capture === undefined
-        ? new GeneratorWire(host, nic, frame as FrameSize, to, o)
-        : new CaptureWire(host, nic, o.capture, to, o);
-    const places = o.lcores && host.shared ? parseLcores(o.lcores) : undefined;
-    const { done } = await host.launch(places ? rolesOf(places, sw, guests) : []);
-    return new Rig(attach, frame, o, host, nic, guests, wire, places, done);
-  }
-
-  async close(): Promise<void> {
-    this.host.stop();
-    await this.done;
+        ? new GeneratorWire(bed.host, bed.nic, frame as FrameSize, to, o)
+        : new CaptureWire(bed.host, bed.nic, o.capture, to, o);
+    await bed.launch();
+    return new Rig(attach, frame, o, bed, wire);
   }
 
   /** Until the engine has compiled the core for speed. */
@@ -281,20 +245,20 @@ class Rig {
   #cycle(writer?: CaptureWriter): number {
     // One in eight of a mapped guest's buffers isn't the card's.
     const most = this.o.ring - (this.o.ring >> 3) || 1;
-    const heads = this.guests.filter((_, i) => i % this.o.chain === 0);
-    const n = Math.min(most, this.places ? room(this.host, this.nic, this.guests, heads) : most);
+    const { host, nic, places } = this.bed;
+    const n = Math.min(most, places ? room(host, nic, this.bed.guests, this.bed.heads) : most);
     // A card with an lcore of its own works while the others do: the clock runs for it too.
-    const apart = this.places?.here.size === 1;
+    const apart = places?.here.size === 1;
     const before = this.#droppedBefore;
     const filling = performance.now();
     const frames = this.wire.fill(n);
     if (frames === 0) return 0;
     const start = apart ? filling : performance.now();
-    if (!this.places || this.places.workers.length === 0) this.host.drain();
-    else if (!settle(this.host, this.nic, frames, () => this.#dropped() - before))
+    if (!places || places.workers.length === 0) host.drain();
+    else if (!settle(host, nic, frames, () => this.#dropped() - before))
       this.#droppedBefore = this.#dropped();
     this.#time += performance.now() - start;
-    writer?.write(this.nic.toTransmit(), this.wire.now());
+    writer?.write(nic.toTransmit(), this.wire.now());
     this.wire.drain();
     return frames;
   }
@@ -304,7 +268,7 @@ class Rig {
 
   /** Frames dropped so far, wherever and for whatever reason. */
   #dropped(): number {
-    return Object.values(this.#counts().drops).reduce((sum, n) => sum + n, 0);
+    return Object.values(this.bed.drops()).reduce((sum, n) => sum + n, 0);
   }
 
   async round(signal: AbortSignal | undefined, writer: CaptureWriter | undefined): Promise<void> {
@@ -332,18 +296,14 @@ class Rig {
   }
 
   #counts() {
-    const stats = this.host.stats();
+    const { ports } = this.bed.host.stats();
     const add = (key: "copies" | "copiedBytes" | "notifications") =>
-      stats.ports.reduce((n, port) => n + port[key], 0);
-    const drops: Record<string, number> = {};
-    for (const part of [...stats.ports, ...stats.nics, ...stats.guests]) {
-      for (const [reason, n] of Object.entries(part.drops)) drops[reason] = (drops[reason] ?? 0) + n;
-    }
+      ports.reduce((n, port) => n + port[key], 0);
     return {
       copies: add("copies"),
       copiedBytes: add("copiedBytes"),
       notifications: add("notifications"),
-      drops,
+      drops: this.bed.drops(),
     };
   }
 
@@ -419,7 +379,8 @@ class GeneratorWire implements Wire {
     return want;
   }
   drain(): void {
-    this.host.core.exports.check(this.#generator.address, this.nic.address);
+    const { exports } = this.host.core;
+    exports.check(this.#generator.address, this.nic.address, exports.toTransmit(this.nic.address));
   }
   tally(): Tally {
     const { lost, duplicated, reordered, corrupt } = this.#generator.check();

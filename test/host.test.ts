@@ -37,7 +37,7 @@ function drive(
   for (let i = 0; i < cycles; i++) {
     host.core.exports.generate(generator.address, nic.address, 64);
     host.drain();
-    host.core.exports.check(generator.address, nic.address);
+    host.core.exports.check(generator.address, nic.address, host.core.exports.toTransmit(nic.address));
     each?.(i);
   }
   return { check: generator.check(), stats: host.stats() };

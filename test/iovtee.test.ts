@@ -810,7 +810,7 @@ describe("R9: the guest changes what it has posted", () => {
           host.poll();
         }
         host.drain(20);
-        core.exports.check(generator.address, nic.address);
+        core.exports.check(generator.address, nic.address, core.exports.toTransmit(nic.address));
         // A broken queue would end the test: the guest resets it, under load.
         if (!flip && i % 5 === 4) {
           sw.unmap(hostile);

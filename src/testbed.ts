@@ -1,0 +1,93 @@
+/** What is measured: a card, guests in rows side by side, a switch that joins them, and who runs what. */
+import { type Attach, type FunctionName, type Guest, Host, type Nic, type VSwitch } from "./host.ts";
+import { localMac } from "./mac.ts";
+import { type Places, parseLcores, rolesOf } from "./pvp-lcores.ts";
+import { parseRules } from "./rules.ts";
+
+/** The station at the far end of the wire. */
+export const WIRE_MAC = localMac(0xff, 1);
+
+export interface TestbedOptions {
+  ring: number;
+  burst: number;
+  /** Guests in a row. */
+  chain: number;
+  /** Rows side by side. */
+  guests: number;
+  function: FunctionName;
+  /** As in `PvpOptions`. */
+  lcores?: string[];
+  rules?: string;
+}
+
+export class Testbed {
+  #done: Promise<void> = Promise.resolve();
+
+  private constructor(
+    readonly host: Host,
+    readonly nic: Nic,
+    /** Row by row. */
+    readonly guests: readonly Guest[],
+    /** The first of each row, which the wire sends to. */
+    readonly heads: readonly Guest[],
+    readonly sw: VSwitch,
+    /** Nothing where all is on the calling thread. */
+    readonly places: Places | undefined,
+  ) {}
+
+  /** Nothing runs yet: see `launch`. */
+  static async create(attach: Attach, o: TestbedOptions): Promise<Testbed> {
+    const count = o.guests * o.chain;
+    const buffers = Math.min(65535, 1024 + o.ring * 4);
+    // Whole pages for each guest; host buffers; the NIC's rings; the tables of each object.
+    const guestBytes = Math.ceil((o.ring * 5000 + 64 * 2176) / 65536) * 65536 + o.ring * 300 + 32768;
+    const bytes = 8 * 1024 * 1024 + buffers * 2200 + count * (guestBytes + o.ring * 64);
+    const host = await Host.create({ memory: bytes, buffers, shared: o.lcores !== undefined });
+    const nic = host.nic({ ring: o.ring, queues: o.guests + 1 });
+    const rules = o.function === "firewall" ? parseRules(o.rules ?? "") : undefined;
+    const guests: Guest[] = [];
+    const mac = (i: number) => localMac(0, i + 1);
+    for (let g = 0; g < o.guests; g++) {
+      for (let c = 0; c < o.chain; c++) {
+        const i = g * o.chain + c;
+        guests.push(
+          host.guest({
+            // Only the first guest of a chain is fed by the card.
+            attach: c === 0 ? attach : "vhost",
+            run: o.function,
+            ring: o.ring,
+            mac: mac(i),
+            ...(rules ? { rules } : {}),
+            ...(o.chain > 1 ? { nextHop: c + 1 < o.chain ? mac(i + 1) : WIRE_MAC } : {}),
+          }),
+        );
+      }
+    }
+    const sw = host.vswitch({ connect: [nic, ...guests], burst: o.burst });
+    const heads = guests.filter((_, i) => i % o.chain === 0);
+    const places = o.lcores && host.shared ? parseLcores(o.lcores) : undefined;
+    return new Testbed(host, nic, guests, heads, sw, places);
+  }
+
+  /** Starts the lcores on workers. @throws LcoreError where one doesn't start */
+  async launch(): Promise<void> {
+    const { places, host, sw, guests } = this;
+    this.#done = (await host.launch(places ? rolesOf(places, sw, guests) : [])).done;
+  }
+
+  /** Stops them. @throws LcoreError where one has died */
+  async close(): Promise<void> {
+    this.host.stop();
+    await this.#done;
+  }
+
+  /** Frames dropped so far, by reason, wherever that was. */
+  drops(): Record<string, number> {
+    const { ports, nics, guests } = this.host.stats();
+    const drops: Record<string, number> = {};
+    for (const part of [...ports, ...nics, ...guests]) {
+      for (const [reason, n] of Object.entries(part.drops)) drops[reason] = (drops[reason] ?? 0) + n;
+    }
+    return drops;
+  }
+}
