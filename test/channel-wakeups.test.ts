@@ -211,14 +211,15 @@ describe("a channel", () => {
 });
 
 test.each<[string, string, string]>([
-  ["src/channel.ts", "  send(", "HEAD, next … #wake(RECEIVER_SLEEPS, RECEIVER_WOKEN)"],
-  ["src/channel.ts", "  sendMany(", "HEAD, head … #wake(RECEIVER_SLEEPS, RECEIVER_WOKEN)"],
+  ["src/channel.ts", "  send(", "#publish(next … #wake(RECEIVER_SLEEPS, RECEIVER_WOKEN)"],
+  ["src/channel.ts", "  sendMany(", "#publish(head … #wake(RECEIVER_SLEEPS, RECEIVER_WOKEN)"],
   [
     "src/channel.ts",
     "  sendWait(",
     "this.send( … SENDERS_WOKEN … SENDERS_SLEEP, 1 … this.send( … this.closed … Atomics.wait(",
   ],
-  ["src/channel.ts", "  receiveMany(", "TAIL, tail … #wake(SENDERS_SLEEP, SENDERS_WOKEN)"],
+  ["src/channel.ts", "  #publish(", "HEAD, head"],
+  ["src/channel.ts", "  #taken(", "TAIL, tail … #wake(SENDERS_SLEEP, SENDERS_WOKEN)"],
   [
     "src/channel.ts",
     "  wait(",

@@ -62,7 +62,7 @@ export class Lane {
       else this.host.drain();
       this.#time += performance.now() - start;
       this.#frames += FRAMES;
-      exports.check(this.wire.address, this.nic.address);
+      exports.check(this.wire.address, this.nic.address, exports.toTransmit(this.nic.address));
     } while (performance.now() < end);
   }
 
@@ -98,7 +98,7 @@ export class Lane {
       look();
       return exports.toTransmit(this.nic.address);
     });
-    exports.check(this.wire.address, this.nic.address);
+    exports.check(this.wire.address, this.nic.address, exports.toTransmit(this.nic.address));
     look();
     return steps;
   }
