@@ -121,6 +121,20 @@ test.each(["vhost", "iovtee"] as const)(
   },
 );
 
+test("a guest that is stopped doesn't run: what is in its queues is gone", async () => {
+  const { host, nic, guest, sw } = await rig({});
+  nic.receive([frame(guest.mac), frame(guest.mac)]);
+  host.core.exports.pollSwitch(sw.address);
+  sw.stop(guest);
+  host.drain();
+  expect(host.stats().guests[0]).toMatchObject({ received: 0, transmitted: 0 });
+  sw.start(guest);
+  nic.receive([frame(guest.mac)]);
+  host.drain();
+  expect(host.stats().guests[0]).toMatchObject({ received: 1, transmitted: 1 });
+  expect(nic.transmit()).toBe(1);
+});
+
 test("a card that ran dry because the pool was empty receives again when buffers come back", async () => {
   const host = await Host.create({ buffers: 65 });
   const nic = host.nic({ ring: 64 });

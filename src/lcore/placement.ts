@@ -50,7 +50,8 @@ export function place(
     }
     for (const { address, of } of sw.ports) {
       if (of instanceof Nic) continue;
-      const guest = of instanceof Guest ? poll(placed.get(of) ?? 0, of.address, 0) : 0;
+      // One that is stopped doesn't run: what is left in its queues is nobody's.
+      const guest = sw.isRunning(of) ? poll(placed.get(of) ?? 0, of.address, 0) : 0;
       const port = poll(lcore, address, sw.address);
       if (!(of instanceof Guest)) {
         core.setU32(of.toHost + Ring.bell, port);

@@ -171,7 +171,8 @@ export class VSwitch {
 
   /**
    * The guest's driver resets its device (virtio 1.2, 2.4.1), or the guest goes away: its mapping is undone, and
-   * when this returns no byte of its memory is written any more. Frames for it are dropped, counted as `down`.
+   * when this returns no byte of its memory is written any more, and it isn't run. Frames that are in its queues are gone;
+   * those for it from now on are dropped, counted as `down`.
    */
   stop(guest: Guest): void {
     if (this.#stopped.has(guest)) return;
@@ -179,8 +180,8 @@ export class VSwitch {
     this.host.paused(() => {
       this.unmap(guest);
       guest.stop();
+      this.#stopped.set(guest, nic);
     });
-    this.#stopped.set(guest, nic);
   }
 
   /** Whether `of` is a guest that isn't stopped. */
@@ -192,9 +193,9 @@ export class VSwitch {
   start(guest: Guest): void {
     if (!this.#stopped.has(guest)) return;
     const nic = this.#stopped.get(guest);
-    this.#stopped.delete(guest);
     this.host.paused(() => {
       guest.start();
+      this.#stopped.delete(guest);
       if (nic) this.map(nic, guest);
     });
   }

@@ -211,7 +211,7 @@ export function misplaced(r: Rig, guest: Guest): string[] {
   return wrong;
 }
 
-/** The same for the host's pool: each buffer is in the pool, or in one of the card's rings. */
+/** The same for the host's pool: each buffer is in the pool, or in one of the card's rings, or in a JavaScript port's. */
 export function misplacedInPool(r: Rig): string[] {
   const { core, host } = r;
   const { pool } = host;
@@ -248,6 +248,12 @@ export function misplacedInPool(r: Rig): string[] {
     core.u32(tx + f),
   );
   put("transmit queue", descriptors(r, txRing!, txMask!, clean!, next!));
+  for (const port of host.ports) {
+    for (const at of [port.toHost, port.fromHost]) {
+      const [mask, from, to] = [Ring.mask, Ring.tail, Ring.head].map((f) => core.u32(at + f));
+      put(`ring of ${port.name}`, descriptors(r, at + Ring.slots, mask!, from!, to!));
+    }
+  }
   places.forEach((where, index) => {
     if (where.length !== 1) wrong.push(`host buffer ${index}: ${where.join(" and ") || "nowhere"}`);
   });
