@@ -222,7 +222,8 @@ class Life {
   private turn(): boolean {
     const { core, nic } = this.rig;
     let moved = this.host.poll() > 0;
-    if (core.exports.check(this.generator.address, nic.address) > 0) moved = true;
+    const sent = core.exports.toTransmit(nic.address);
+    if (core.exports.check(this.generator.address, nic.address, sent) > 0) moved = true;
     if (this.port.take((frames) => this.checkTaken(frames)) > 0) moved = true;
     return moved;
   }
