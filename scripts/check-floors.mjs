@@ -39,6 +39,7 @@ const FLOORS = {
   "src/report/": 11,
   "src/runtimes/": 11,
   "src/index.ts": 11,
+  "src/latency.ts": 10,
   "src/pvp.ts": 10,
   "src/testbed.ts": 9,
   "src/pvp-lcores.ts": 9,

@@ -1,10 +1,17 @@
 /** iovtee: packets between network cards, switches and guests, in one WebAssembly memory. */
 export { Core } from "./core/core.ts";
 export * from "./host.ts";
+export {
+  type Histogram,
+  type LatencyOptions,
+  type LatencyReport,
+  type LatencyRun,
+  latency,
+} from "./latency.ts";
 export { formatMac, parseMac } from "./mac.ts";
 export { CaptureDecoder, type CapturedFrame, CaptureError } from "./ports/capture.ts";
 export { CaptureEncoder } from "./ports/capture-encoder.ts";
 export { CaptureWriter, readCapture } from "./ports/capture-file.ts";
 export { FrameGenerator, type FrameSize, type GeneratorOptions } from "./ports/generator.ts";
-export * from "./pvp.ts";
+export { type PvpOptions, type PvpReport, type PvpRun, pvp } from "./pvp.ts";
 export { type FirewallRule, parseRules, RuleError } from "./rules.ts";

@@ -1,5 +1,6 @@
 /** A report as `iovtee bench` writes it, with made-up figures. */
-import type { BenchReport, BenchRun, BenchRuntime, LatencyRun, ScaleRun } from "../src/report/bench.ts";
+import type { LatencyRun } from "../src/index.ts";
+import type { BenchReport, BenchRun, BenchRuntime, ScaleRun } from "../src/report/bench.ts";
 
 const machine = { cpu: "AMD EPYC 9B14 & co", cores: 2 };
 
@@ -43,7 +44,7 @@ export function runtime(name: string, version: string, speed: number): BenchRunt
   };
 }
 
-function latencyRun(attach: string, frame: number, load: number): LatencyRun {
+function latencyRun(attach: "vhost" | "iovtee", frame: number, load: number): LatencyRun {
   const capacity = attach === "vhost" ? 6e6 : 9e6;
   const base = (attach === "vhost" ? 0.9 : 0.6) + frame / 1500;
   const queue = 1 / Math.max(0.02, 1 - load / capacity);
@@ -58,6 +59,10 @@ function latencyRun(attach: string, frame: number, load: number): LatencyRun {
     sent,
     received: sent - lost,
     lost,
+    duplicated: 0,
+    reordered: 0,
+    corrupt: 0,
+    drops: lost > 0 ? { rxNoBuffer: lost } : {},
     p50,
     p99: at(99),
     p999: at(99.9),
@@ -67,6 +72,8 @@ function latencyRun(attach: string, frame: number, load: number): LatencyRun {
       ...[0, 25, 50, 75, 90, 99, 99.9, 99.99].map((p): [number, number] => [p, at(p)]),
       [100, at(99.9999)],
     ],
+    sleepsPerPacket: 0,
+    cpu: 1.98,
   };
 }
 

@@ -25,7 +25,7 @@ test.each([
   const options = [...run(command, "--help").stdout.matchAll(/^ {2}(--[a-z]+)/gm)].map((m) => m[1] as string);
   const readme = readFileSync("README.md", "utf8");
   expect(options.length).toBeGreaterThanOrEqual(least);
-  expect(options.filter((option) => !readme.includes(`\`${option} `))).toEqual([]);
+  expect(options.filter((option) => !new RegExp(`\`${option}[ \`]`).test(readme))).toEqual([]);
 });
 
 test.each([
@@ -37,20 +37,29 @@ test.each([
   [["bench", "--runtimes", "node,nodejs"], /--runtimes: "nodejs", expected all or some of node,deno/],
   [["bench", "--size", "12"], /size: 12, expected a whole number from 64/],
   [["bench", "--html", "no/such/folder.html"], /no\/such\/folder\.html: no such folder/],
+  [["pvp", "--load", "10k"], /--load is for --latency/],
+  [["pvp", "--latency", "--load", "10g"], /"10g", expected frames a second, as 500, 10k or 2\.5M/],
+  [["pvp", "--latency", "--in", SAMPLE], /--latency has no --in/],
 ])("%j is refused with one clear line and exit status 2", (args, message) => {
   const { status, stderr } = run(...args);
   expect(stderr).toMatch(message);
   expect(status).toBe(2);
 });
 
+/** Keys of a row of `command`'s report as the README has them, sorted. */
+function keysOfRun(command: string): string[] {
+  const schema = new RegExp(`"command": "${command}"[^{]*"runs": \\[\\{([^}]*)\\}\\]`).exec(
+    readFileSync("README.md", "utf8"),
+  )?.[1];
+  return [...(schema ?? "").matchAll(/"(\w+)"/g)].map((m) => m[1] as string).sort();
+}
+
 test("--json - has exactly the schema of the README", () => {
   const { status, stdout } = run("pvp", "--packets", "2000", "--repeat", "2", "--size", "64", "--json", "-");
   expect(status).toBe(0);
   const report = JSON.parse(stdout);
-  const schema = /"runs": \[\{([^}]*)\}\]/.exec(readFileSync("README.md", "utf8"))?.[1] ?? "";
-  const keys = [...schema.matchAll(/"(\w+)"/g)].map((m) => m[1]);
   expect(Object.keys(report)).toEqual(["runtime", "command", "runs"]);
-  for (const one of report.runs) expect(Object.keys(one).sort()).toEqual([...keys].sort());
+  for (const one of report.runs) expect(Object.keys(one).sort()).toEqual(keysOfRun("pvp"));
   const [vhost, iovtee] = report.runs;
   expect(vhost).toMatchObject({
     attach: "vhost",
@@ -181,4 +190,26 @@ test("Ctrl-C during bench tells what was measured, exit status 130", async () =>
   const report = JSON.parse(readFileSync(json, "utf8"));
   expect(report.interrupted).toBe(true);
   expect(report.runtimes[0].error).toBeUndefined();
+});
+
+test("--latency: a table of microseconds at each load, and JSON with exactly the schema of the README", () => {
+  const json = join(folder, "latency.json");
+  const { status, stdout } = run(
+    ..."pvp --latency --load 2k,1.5M --attach iovtee --packets 3000 --json".split(" "),
+    json,
+  );
+  expect(stdout).toMatch(/attach .* load .* p50 µs .* p99 .* p99\.9 .* max .* lost /);
+  expect(stdout).toMatch(/iovtee .* 64 .* 2k .*\n.*iovtee .* 64 .* 1\.5M /);
+  expect(stdout).toContain("2k: of 3,000 frames 3 are above p99.9");
+  expect(stdout).toContain("6,000 packets checked: 0 lost");
+  expect(status).toBe(0);
+  const report = JSON.parse(readFileSync(json, "utf8"));
+  expect(Object.keys(report)).toEqual(["runtime", "command", "lcores", "runs"]);
+  expect(report).toMatchObject({ command: "latency", lcores: ["nic+host+guest"] });
+  for (const one of report.runs) {
+    expect(Object.keys(one).sort()).toEqual(keysOfRun("latency"));
+    expect(one).toMatchObject({ sent: 3000, received: 3000, lost: 0 });
+    expect(one.max).toBeGreaterThanOrEqual(one.p50);
+    expect(one.cpu).toBeGreaterThan(0);
+  }
 });

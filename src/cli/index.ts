@@ -4,13 +4,22 @@ import { dirname, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { SingleBar } from "cli-progress";
 import { Command, Option } from "commander";
-import { CaptureError, type PvpOptions, type PvpReport, pvp, RuleError } from "../index.ts";
+import {
+  CaptureError,
+  type LatencyReport,
+  type PvpOptions,
+  type PvpReport,
+  pvp,
+  RuleError,
+} from "../index.ts";
 import { checked } from "../pvp.ts";
 import { isClean, missing, NOISY, spread } from "../report/bench.ts";
+import { fewFrames, latencyTable } from "../report/latency-table.ts";
 import { benchTable, table, verdict } from "../report/table.ts";
 import { type Found, findRuntimes } from "../runtimes/index.ts";
 import { list, number, sizes } from "./arguments.ts";
 import { type BenchOptions, bench, isSound } from "./bench.ts";
+import { loads, measureLatency } from "./latency.ts";
 
 const BAD_INPUT = 2;
 const INTERRUPTED = 130;
@@ -59,23 +68,35 @@ async function measure(options: PvpOptions): Promise<{ report: PvpReport; error?
 }
 
 /** Exit status of a report. */
-function status(report: PvpReport): number {
+function status(report: PvpReport | LatencyReport): number {
   if (report.interrupted) return INTERRUPTED;
   return report.runs.every(isClean) ? 0 : 1;
 }
 
-function print(report: PvpReport): void {
-  if (report.runs.length > 0) process.stdout.write(`${table(report)}\n${verdict(report)}\n`);
-  if (report.interrupted) process.stdout.write("interrupted: the figures are of what ran before\n");
+function print(report: PvpReport | LatencyReport): void {
+  const lines: string[] = [];
+  if (report.runs.length > 0) {
+    if (report.command === "pvp") lines.push(table(report), verdict(report));
+    else {
+      lines.push(latencyTable(report), ...fewFrames(report));
+      lines.push(verdict({ runs: report.runs.map((run) => ({ ...run, packets: run.sent })) }));
+    }
+  }
+  if (report.interrupted) lines.push("interrupted: the figures are of what ran before");
+  for (const line of lines) process.stdout.write(`${line}\n`);
 }
 
 interface PvpFlags extends Omit<PvpOptions, "capture" | "rules"> {
+  latency?: boolean;
+  load?: number[];
   in?: string;
   rules?: string;
   json?: string;
 }
 
-async function runPvp(flags: PvpFlags): Promise<void> {
+async function runPvp({ latency, load, ...flags }: PvpFlags): Promise<void> {
+  if (latency) return runLatency(flags, load);
+  if (load !== undefined) fail("--load is for --latency");
   const { in: capture, json, rules, ...options } = flags;
   for (const file of [capture, rules])
     if (file !== undefined && !existsSync(file)) fail(`${file}: no such file`);
@@ -89,13 +110,37 @@ async function runPvp(flags: PvpFlags): Promise<void> {
     ...(capture === undefined ? {} : { capture }),
     ...(rules === undefined ? {} : { rules: readFileSync(rules, "utf8") }),
   });
-  const text = `${JSON.stringify({ runtime: report.runtime, command: report.command, runs: report.runs }, null, 2)}\n`;
+  tell(report, json);
+  if (error !== undefined) fail(error);
+}
+
+async function runLatency(flags: PvpFlags, load: number[] | undefined): Promise<void> {
+  const { in: capture, out, repeat, json, rules, ...options } = flags;
+  for (const [name, value] of Object.entries({ in: capture, out, repeat }))
+    if (value !== undefined)
+      fail(`--latency has no --${name}: its frames are generated, and it runs by time`);
+  if (rules !== undefined && !existsSync(rules)) fail(`${rules}: no such file`);
+  if (options.function === "firewall" && rules === undefined) fail("--function firewall needs --rules FILE");
+  const report = await watched((watch) =>
+    measureLatency({
+      ...options,
+      ...watch,
+      ...(load === undefined ? {} : { load }),
+      ...(rules === undefined ? {} : { rules: readFileSync(rules, "utf8") }),
+    }),
+  );
+  tell(report, json);
+}
+
+/** As a table, or as JSON to a file or, for "-", to standard output; and by the exit status. */
+function tell(report: PvpReport | LatencyReport, json: string | undefined): void {
+  const { interrupted, ...rest } = report;
+  const text = `${JSON.stringify(rest, null, 2)}\n`;
   if (json === "-") process.stdout.write(text);
   else {
     print(report);
     if (json !== undefined) writeFileSync(json, text);
   }
-  if (error !== undefined) fail(error);
   process.exitCode = status(report);
 }
 
@@ -175,7 +220,11 @@ program
   .option("--size <LIST>", "bytes on the wire (64 to 9026), or imix (default: 64,1514,imix)", sizes)
   .option("--in <FILE>", "pcap or pcapng capture that plays the wire, instead of --size")
   .option("--out <FILE>", "write what the NIC sends in the first round of the first run, as pcap")
-  .option("--packets <N>", "frames a round (default: 200000, or one pass of the capture)", number)
+  .option(
+    "--packets <N>",
+    "frames a round (default: 200000, or one pass of the capture); with --latency: frames at each load (default: 5 seconds, 1000 at least)",
+    number,
+  )
   .option("--burst <N>", "frames taken at a time, 1 to 256 (default: 32)", number)
   .option("--ring <N>", "descriptors in a ring, a power of two up to 1024 (default: 256)", number)
   .option("--chain <N>", "guests in a row (default: 1)", number)
@@ -194,6 +243,8 @@ program
     "threads: nic, host and guest, joined by + where they share one, as nic+host,guest (default: one thread)",
     (text) => text.split(","),
   )
+  .option("--latency", "how long frames take, at each load; --size default: 64")
+  .option("--load <LIST>", "frames offered a second (default: 10k,100k,1M)", loads)
   .option("--rules <FILE>", "the firewall's rules, first match wins")
   .addOption(
     new Option("--lookup <NAME>", "how the switch finds the port (default: learning)").choices(["learning"]),

@@ -1,4 +1,5 @@
 /** What `iovtee bench` measures: one document, which `--json` writes and the table and the page show. */
+import type { LatencyReport } from "../latency.ts";
 import type { PvpReport, PvpRun } from "../pvp.ts";
 
 /** Frames over one attachment at one size, and how that compares with Node. */
@@ -20,33 +21,6 @@ export interface BenchRuntime {
   report?: Pick<PvpReport, "runtime" | "command"> & { runs: BenchRun[] };
   /** Why there is no report, or only one of the passes before. */
   error?: string;
-}
-
-/** Times from wire to wire, against the load offered. */
-export interface LatencyReport {
-  runtime: PvpReport["runtime"];
-  command: "latency";
-  /** What each thread runs. */
-  lcores: string[];
-  runs: LatencyRun[];
-}
-
-export interface LatencyRun {
-  attach: string;
-  frame: number | string;
-  /** Frames offered a second. */
-  load: number;
-  sent: number;
-  received: number;
-  lost: number;
-  /** Microseconds, as all that follow. */
-  p50: number;
-  p99: number;
-  p999: number;
-  max: number;
-  mean: number;
-  /** Percentile and microseconds, ascending. */
-  percentiles: [number, number][];
 }
 
 /** Throughput against the number of guests. */
@@ -102,8 +76,11 @@ export function spread({ runtimes }: BenchReport): number {
   return median(numbers(runs.map((run) => (run.mppsMin ? run.mppsMax / run.mppsMin : Number.NaN))));
 }
 
+/** What is checked of every frame. */
+export type Checks = Pick<PvpRun, "lost" | "duplicated" | "reordered" | "corrupt" | "drops">;
+
 /** Did every frame come back once, in order and whole? */
-export function isClean(run: PvpRun): boolean {
+export function isClean(run: Checks): boolean {
   return run.lost === 0 && run.duplicated === 0 && run.reordered === 0 && run.corrupt === 0;
 }
 

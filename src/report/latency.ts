@@ -1,5 +1,5 @@
 /** Latency on the page: percentiles against the load offered, and the whole distribution at one load. */
-import type { LatencyReport, LatencyRun } from "./bench.ts";
+import type { LatencyReport, LatencyRun } from "../latency.ts";
 import { figure } from "./figure.ts";
 import { count, frameName, micros, place, short, unique } from "./format.ts";
 import { type Column, html, type Markup } from "./markup.ts";

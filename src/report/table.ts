@@ -1,7 +1,7 @@
 /** The report of a run as a table for people. */
 import Table from "cli-table3";
-import type { PvpReport, PvpRun } from "../pvp.ts";
-import type { BenchReport } from "./bench.ts";
+import type { PvpReport } from "../pvp.ts";
+import type { BenchReport, Checks } from "./bench.ts";
 
 const fixed = (n: number, digits: number) => (Number.isFinite(n) ? n.toFixed(digits) : "-");
 
@@ -67,11 +67,11 @@ export function benchTable(report: BenchReport): string {
 }
 
 /** How many packets were checked, and what was wrong with them; then what was dropped, and why. */
-export function verdict(report: { runs: PvpRun[] }): string {
+export function verdict({ runs }: { runs: (Checks & { packets: number })[] }): string {
   const sum = (key: "packets" | "lost" | "duplicated" | "reordered" | "corrupt") =>
-    report.runs.reduce((n, run) => n + run[key], 0).toLocaleString("en-US");
+    runs.reduce((n, run) => n + run[key], 0).toLocaleString("en-US");
   const drops: Record<string, number> = {};
-  for (const run of report.runs) {
+  for (const run of runs) {
     for (const [reason, n] of Object.entries(run.drops)) drops[reason] = (drops[reason] ?? 0) + n;
   }
   const reasons = Object.entries(drops).map(([reason, n]) => `${reason} ${n.toLocaleString("en-US")}`);
