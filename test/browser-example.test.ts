@@ -83,9 +83,10 @@ for (const { name, command, available, install } of browsers) {
     let errors: string[];
 
     beforeAll(async () => {
+      if (!puppeteer || !available) throw new Error(title);
       site = await serve();
       const options = { executablePath: command, ...LAUNCH[name as keyof typeof LAUNCH] };
-      browser = await (puppeteer as Puppeteer).launch(options);
+      browser = await puppeteer.launch(options);
     }, TIMEOUT);
     afterAll(async () => {
       await browser?.close();
