@@ -26,8 +26,10 @@ const chromium = (await findRuntimes()).find(({ name }) => name === "chromium");
 const runs = process.env.CI === "true" || (chromium?.available && isThere("vite") && isThere("webpack"));
 const missing = runs ? "" : ": missing, npm ci --prefix bench/runtimes and apt-get install chromium";
 
-const folder = mkdtempSync(join(tmpdir(), "iovtee-bundles-"));
-afterAll(() => rmSync(folder, { recursive: true, force: true }));
+let folder = "";
+afterAll(() => {
+  if (folder) rmSync(folder, { recursive: true, force: true });
+});
 
 function isThere(name: string): boolean {
   try {
@@ -44,6 +46,7 @@ async function load(name: string): Promise<any> {
 }
 
 beforeAll(() => {
+  folder = mkdtempSync(join(tmpdir(), "iovtee-bundles-"));
   const args = ["pack", "--ignore-scripts", "--json", "--pack-destination", folder];
   const [{ filename }] = JSON.parse(execFileSync("npm", args, { encoding: "utf8" }));
   writeFileSync(join(folder, "package.json"), '{ "private": true, "type": "module" }\n');
