@@ -45,7 +45,7 @@ const NR_HUGEPAGES = "/proc/sys/vm/nr_hugepages";
 /** A testpmd that is silent for so long has failed: milliseconds. */
 const PATIENCE = 20_000;
 /** Who had less of its CPU than this shared it with another program. */
-const UNDISTURBED = 0.95;
+const UNDISTURBED = 0.9;
 
 interface Setting {
   two: TwoCpus;
@@ -189,13 +189,25 @@ class Pair {
   }
 }
 
-/** Our PVP at one frame size, the attachments in turn: millions of frames a second. */
-async function ours(frame: number, lcores: string[] | undefined): Promise<number[]> {
+/** Milliseconds that this thread could have run, but another one had its CPU. */
+const waited = () => Number(readFileSync("/proc/self/schedstat", "utf8").split(" ")[1]) / 1e6;
+
+/**
+ * Our PVP at one frame size, the attachments in turn: millions of frames a second; and the share of its CPU that the
+ * thread with the card had.
+ */
+async function ours(frame: number, lcores: string[] | undefined): Promise<{ mpps: number[]; share: number }> {
+  const begin = performance.now();
+  const before = waited();
   const { runs } = await pvp({ attach: [...ATTACHMENTS], size: [frame], lcores, repeat: 3 });
   const wrong = runs.find((run) => run.lost || run.duplicated || run.reordered || run.corrupt);
   if (wrong) throw new Error(`${wrong.attach} ${frame}: frames were lost, duplicated, reordered or corrupt`);
-  return runs.map((run) => run.mpps);
+  const share = 1 - (waited() - before) / (performance.now() - begin);
+  return { mpps: runs.map((run) => run.mpps), share };
 }
+
+const distanceOf = (latencies: number[], share: number): Distance =>
+  share < UNDISTURBED ? "busy" : distance(latencies);
 
 /** One line at one size, round by round. */
 interface Series {
@@ -219,8 +231,7 @@ async function measure(setting: Setting): Promise<{ version: string; series: Ser
       steps.push(async () => {
         const before = two.latency();
         const { mpps, share } = await pair.round();
-        const apart = distance([before, two.latency()]);
-        one.rounds.push({ mpps, apart: share < UNDISTURBED ? "busy" : apart });
+        one.rounds.push({ mpps, apart: distanceOf([before, two.latency()], share) });
       });
     }
     for (const { cores, lcores } of THREADS) {
@@ -228,8 +239,8 @@ async function measure(setting: Setting): Promise<{ version: string; series: Ser
       series.push(...each);
       steps.push(async () => {
         const before = two.latency();
-        const mpps = await ours(frame, lcores);
-        const apart = distance([before, two.latency()]);
+        const { mpps, share } = await ours(frame, lcores);
+        const apart = distanceOf([before, two.latency()], share);
         for (const [i, one] of each.entries()) one.rounds.push({ mpps: mpps[i] as number, apart });
       });
     }
