@@ -10,12 +10,23 @@
  * Everything but the card's own part runs on one lcore, so the PRing needs no atomics.
  */
 import { Count } from "./count";
-import { Mapping, NetHeader, OnEmpty, Packet, PacketFlag, QUEUE_MAX, RxQueue, Virtqueue } from "./layout";
+import {
+  Mapping,
+  NetHeader,
+  OnEmpty,
+  Packet,
+  PacketFlag,
+  QUEUE_MAX,
+  RxQueue,
+  SplitUsed,
+  Virtqueue,
+} from "./layout";
 import { Mempool } from "./mempool";
 import { Pmd } from "./nic";
-import { Desc } from "./packet";
+import { Desc, OWNER_AND_MARK } from "./packet";
+import { Sync } from "./sync";
+import { AnyDevice } from "./virtqueue/any-device";
 import { Device } from "./virtqueue/device";
-import { PackedDevice } from "./virtqueue/packed-device";
 import { SplitDevice } from "./virtqueue/split-device";
 
 /**
@@ -41,13 +52,7 @@ export class Mappings {
   static fill(m: usize, all: bool): bool {
     const vq: usize = load<u32>(m, Mapping.virtqueue);
     if (!Device.isUsable(vq)) return false;
-    return Device.isPacked(vq)
-      ? Mappings.fillFrom<PackedDevice>(m, vq, all)
-      : Mappings.fillFrom<SplitDevice>(m, vq, all);
-  }
-
-  static fillFrom<D extends SplitDevice>(m: usize, vq: usize, all: bool): bool {
-    const device = changetype<D>(0);
+    const device = changetype<AnyDevice>(0);
     const mask = load<u32>(m, Mapping.mask);
     let tail = load<u32>(m, Mapping.tail);
     let room = mask + 1 - (tail - load<u32>(m, Mapping.head));
@@ -157,6 +162,42 @@ export class Mappings {
 
   @inline static untake(m: usize, n: u32): void {
     store<u32>(m, load<u32>(m, Mapping.head) - n, Mapping.head);
+  }
+
+  /**
+   * Hits (R4) in one pass, from the card's descriptors to a split queue's used ring: up to `max` frames, as long as each is
+   * whole and of this `kind` (owner and mark of its descriptor), and neither ring ends. They are to be published.
+   * Returns the frames << 32 | their bytes.
+   */
+  static pass(q: usize, vq: usize, kind: u64, max: u32): u64 {
+    const next = load<u32>(q, RxQueue.next);
+    const mask = load<u32>(q, RxQueue.mask);
+    const used = load<u32>(vq, Virtqueue.used);
+    const usedMask = load<u32>(vq, Virtqueue.size) - 1;
+    let element: usize =
+      load<u32>(vq, Virtqueue.device) + SplitUsed.ring + (used & usedMask) * SplitUsed.ELEMENT;
+    let p: usize = load<u32>(q, RxQueue.ring) + (next & mask) * Packet.SIZE;
+    const first = p;
+    const straight = min(mask + 1 - (next & mask), usedMask + 1 - (used & usedMask));
+    let bytes: u32 = 0;
+    for (const end = p + min(min(Pmd.posted(q), max), straight) * Packet.SIZE; p != end; p += Packet.SIZE) {
+      const word = Sync.load<u32>(p + Packet.len);
+      if (word >> 16 != PacketFlag.DONE) break;
+      if ((load<u64>(p, Packet.owner) & OWNER_AND_MARK) != kind) break;
+      const len = word & 0xffff;
+      // Written without a look: to read what the guest's core wrote last takes longer.
+      const header: usize = load<u32>(p) - NetHeader.SIZE;
+      store<u64>(header, 0);
+      store<u32>(header, 1 << 16, 8);
+      store<u64>(element, <u64>load<u16>(p, Packet.index) | ((<u64>(len + NetHeader.SIZE)) << 32));
+      element += SplitUsed.ELEMENT;
+      bytes += len;
+    }
+    const n = <u32>(p - first) / Packet.SIZE;
+    store<u32>(q, next + n, RxQueue.next);
+    store<u32>(vq, used + n, Virtqueue.used);
+    store<u32>(vq, load<u32>(vq, Virtqueue.taken) - n, Virtqueue.taken);
+    return ((<u64>n) << 32) | bytes;
   }
 
   @inline static countHits(m: usize, n: u32): void {

@@ -12,12 +12,18 @@
 import { Copy } from "./copy";
 import { Count } from "./count";
 import { Objects } from "./directory";
-import { Destination, Drop, FRAME_MAX, FRAME_MIN, MacEntry, Packet, Port, Switch } from "./layout";
+import {
+  Destination,
+  Drop,
+  FRAME_MAX,
+  FRAME_MIN,
+  MacEntry,
+  Packet,
+  Port,
+  Switch,
+} from "./layout";
 import { Macs } from "./mactable";
-import { Desc } from "./packet";
-
-/** Of the high half of a packet descriptor: owner and mark. */
-const OWNER_AND_MARK: u64 = 0xffff_0000_0000_ffff;
+import { Desc, OWNER_AND_MARK } from "./packet";
 
 /**
  * The innermost loops make no call: what needs one ends the loop, is dealt with, and the loop begins anew. An

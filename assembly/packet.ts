@@ -4,6 +4,9 @@
  */
 import { Packet, PacketFlag } from "./layout";
 
+/** Of a packet descriptor's high half: owner and mark. */
+export const OWNER_AND_MARK: u64 = 0xffff_0000_0000_ffff;
+
 export class Desc {
   @inline static make(addr: u32, len: u32, flags: u32, owner: u32, index: u32, room: u32, mark: u32): v128 {
     const low = <u64>addr | ((<u64>len) << 32) | ((<u64>flags) << 48);

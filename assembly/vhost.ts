@@ -27,6 +27,7 @@ import {
 import { Desc } from "./packet";
 import { AnyDevice } from "./virtqueue/any-device";
 import { Device } from "./virtqueue/device";
+import { PackedDevice } from "./virtqueue/packed-device";
 import { SplitDevice } from "./virtqueue/split-device";
 
 export class Vhost {
@@ -102,7 +103,7 @@ export class Vhost {
       Vhost.giveBackMapped(port, from, n);
       return;
     }
-    if (!alike) Vhost.txRuns<D>(port, vq, from, n, frames, headers, spare);
+    if (!alike) Vhost.txRuns(port, vq, from, n, frames, headers, spare);
     else if (load<u16>(from, Packet.owner) == load<u32>(port, Port.takes)) {
       Vhost.handOver<D>(port, vq, from, n);
     } else Vhost.copyRun<D>(port, vq, from, n, headers, spare);
@@ -110,7 +111,7 @@ export class Vhost {
   }
 
   /** Frames of any kind: runs of those that are treated alike. */
-  static txRuns<D extends SplitDevice>(
+  static txRuns(
     port: usize,
     vq: usize,
     from: usize,
@@ -133,8 +134,11 @@ export class Vhost {
         run++;
       }
       if (run) {
-        if (mapped) Vhost.handOver<D>(port, vq, p, run);
-        else Vhost.copyRun<D>(port, vq, p, run, header, spare);
+        const packed = Device.isPacked(vq);
+        if (mapped && packed) Vhost.handOver<PackedDevice>(port, vq, p, run);
+        else if (mapped) Vhost.handOver<SplitDevice>(port, vq, p, run);
+        else if (packed) Vhost.copyRun<PackedDevice>(port, vq, p, run, header, spare);
+        else Vhost.copyRun<SplitDevice>(port, vq, p, run, header, spare);
         i += run;
         f += run;
         continue;

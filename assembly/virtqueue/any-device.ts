@@ -9,6 +9,11 @@ import { SplitDevice } from "./split-device";
 @final
 @unmanaged
 export class AnyDevice {
+  take(vq: usize, to: usize, max: u32): u32 {
+    return Device.isPacked(vq)
+      ? changetype<PackedDevice>(0).take(vq, to, max)
+      : changetype<SplitDevice>(0).take(vq, to, max);
+  }
   takeChain(vq: usize, to: usize, writable: bool): i32 {
     return Device.isPacked(vq)
       ? changetype<PackedDevice>(0).takeChain(vq, to, writable)
