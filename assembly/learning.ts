@@ -17,6 +17,7 @@ import {
   Drop,
   FRAME_MAX,
   FRAME_MIN,
+  Kind,
   MacEntry,
   Packet,
   Port,
@@ -242,7 +243,9 @@ export class Learning {
     const vlan = Learning.vlan(sw, port, h);
     if (load<u32>(sw, Switch.vlanAware)) {
       store<u16>(sw + Switch.vid + f * 2, <u16>vlan);
-      if (!vlan || !Learning.member(port, vlan)) return Learning.drop(port, Drop.VLAN);
+      if (!vlan || !Learning.member(port, vlan) || Learning.isForged(sw, vlan, f)) {
+        return Learning.drop(port, Drop.VLAN);
+      }
     }
     if (!Learning.learnKey(sw, port, Macs.key(Learning.source(h), vlan)))
       return Learning.drop(port, Drop.SPOOFED);
@@ -258,6 +261,17 @@ export class Learning {
       return Destination.FLOOD;
     const to = load<u32>(e, MacEntry.value);
     return to == load<u32>(port, Port.index) ? Learning.drop(port, Drop.HAIRPIN) : to;
+  }
+
+  /**
+   * A frame that the card wrote to a mapped guest's memory can have been rewritten by that guest before it was read. So
+   * it isn't believed to be in a VLAN that the guest, which the card's mark names, isn't in itself.
+   */
+  static isForged(sw: usize, vlan: u32, f: u32): bool {
+    const p = sw + Switch.packets + <u32>load<u16>(sw + Switch.first + f * 2) * Packet.SIZE;
+    if (Objects.kind(load<u16>(p, Packet.owner)) != Kind.MAPPING) return false;
+    const mark = <u32>load<u16>(p, Packet.mark);
+    return !mark || !Learning.member(load<u32>(load<u32>(sw, Switch.table) + (mark - 1) * 4), vlan);
   }
 
   @inline static member(port: usize, vlan: u32): bool {

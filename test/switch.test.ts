@@ -1,7 +1,15 @@
 /** The learning bridge (802.1D, 7.7 to 7.9) and its VLANs (802.1Q, 8), by what arrives at which port. */
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { Directory, Guest as GuestLayout, MacTable, Switch } from "../assembly/layout.ts";
+import {
+  Directory,
+  Guest as GuestLayout,
+  MacTable,
+  Mapping,
+  Packet,
+  RxQueue,
+  Switch,
+} from "../assembly/layout.ts";
 import {
   FramePort,
   type Guest,
@@ -692,9 +700,34 @@ describe("VLANs", () => {
     test("gets nothing of another VLAN", async () => {
       const { guest, back, host } = await trunk(5);
       expect(back(tagged(frame(guest.mac, A), 6), tagged(frame(BROADCAST, A), 6))).toEqual([]);
-      expect(host.stats().guests).toMatchObject([{ received: 0 }, { received: 2 }]); // flooded in VLAN 6
+      // Flooded in VLAN 6; but what the card wrote to the guest's memory is no longer believed to have been for that VLAN.
+      const flooded = attach === "vhost" ? 2 : 1;
+      expect(host.stats().guests).toMatchObject([{ received: 0 }, { received: flooded }]);
+      expect(host.stats().ports[0]?.drops).toEqual(attach === "vhost" ? {} : { vlan: 1 });
       expect(frames.astray(host)).toBe(0); // also those in which the tags were taken off
     });
+  });
+
+  test("a mapped guest that rewrites what the card wrote to its memory gets nothing into another VLAN", async () => {
+    const host = await Host.create();
+    const nic = host.nic();
+    const [hostile, other] = [host.guest({ run: "sink" }), host.guest({ run: "sink" })];
+    const sw = host.vswitch({ connect: [nic, hostile, other], vlanAware: true });
+    sw.vlan(nic, 0, [5, 6]);
+    sw.vlan(hostile, 5);
+    sw.vlan(other, 6);
+    const { core } = host;
+    const queue = core.u32(hostile.mapping + Mapping.queue);
+    const descriptor = core.u32(queue + RxQueue.ring) + core.u32(queue + RxQueue.next) * Packet.SIZE;
+    nic.receive([tagged(frame(hostile.mac, A), 5)]);
+    const written = core.u32(descriptor + Packet.addr);
+    expect(written - hostile.region).toBeGreaterThan(0);
+    core.bytes.set(tagged(frame(other.mac, A), 6), written);
+    host.drain();
+    expect(host.stats().guests).toMatchObject([{ received: 0 }, { received: 0 }]);
+    expect(host.stats().ports[0]?.drops).toEqual({ vlan: 1 });
+    // Nor has the switch learned from it where that station is in the other VLAN.
+    expect(core.u32(core.u32(sw.address + Switch.macs) + MacTable.used)).toBe(4); // two guests, in VLAN 0 and their own
   });
 
   test("two guests can't have one address", async () => {
