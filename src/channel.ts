@@ -49,6 +49,9 @@ const MAGIC_NUMBER = 0x494f4348;
 const SKIP = -1;
 const LEAST_BYTES = 256;
 const MOST_BYTES = 2 ** 30;
+/** How long another sender may hold the lock, in milliseconds, and looks at it between two at the clock. */
+const LOCK_MS = 1000;
+const LOOKS = 65536;
 /** Between two looks, where the engine has no `Atomics.waitAsync`: milliseconds. */
 const POLL_MS = 1;
 
@@ -131,7 +134,7 @@ export class Channel {
   /**
    * Sends a copy of `message`.
    * @returns false where there is no room, or the channel is closed: nothing was sent
-   * @throws RangeError for a message longer than `longest`
+   * @throws RangeError for a message longer than `longest`; Error where a sender's thread was ended while it sent
    */
   send(message: Uint8Array): boolean {
     if (this.#many) return this.sendMany([message]) === 1;
@@ -147,7 +150,8 @@ export class Channel {
   /**
    * Sends copies of as many messages as there is room for, from the first on, published together.
    * @returns how many
-   * @throws RangeError for one longer than `longest`; those before it were sent
+   * @throws RangeError for one longer than `longest`, those before it were sent; Error where a sender's thread was ended
+   *   while it sent
    */
   sendMany(messages: readonly Uint8Array[]): number {
     if (this.closed || messages.length === 0) return 0;
@@ -369,9 +373,18 @@ export class Channel {
     Atomics.notify(this.#words, woken);
   }
 
-  /** Held for a burst's copies only; who holds it doesn't sleep. */
+  /**
+   * Held for a burst's copies only; who holds it doesn't sleep.
+   * @throws Error where it isn't given back: the thread that held it was ended
+   */
   #lock(): void {
-    while (Atomics.compareExchange(this.#words, LOCK, 0, 1) !== 0) {}
+    let end = 0;
+    for (let looks = 1; Atomics.compareExchange(this.#words, LOCK, 0, 1) !== 0; looks++) {
+      if (looks % LOOKS !== 0) continue;
+      const now = performance.now();
+      end ||= now + LOCK_MS;
+      if (now > end) throw new Error("channel: a sender was ended while it sent, nothing more can be sent");
+    }
     this.#tailSeen = Atomics.load(this.#words, TAIL);
   }
 

@@ -154,6 +154,13 @@ describe("in one thread", () => {
     expect(there.stats()).toMatchObject({ sent: 1, full: 0 });
   });
 
+  test("a sender that was ended while it sent: the others are told, and hang no longer than a second", () => {
+    const there = channel({ bytes: 1024, producers: "many" });
+    const LOCK = 96;
+    Atomics.store(new Int32Array(there.handle.buffer), LOCK, 1);
+    expect(() => there.send(bytes(24))).toThrow("a sender was ended while it sent");
+  });
+
   test("waits end by their time", async () => {
     const there = channel({ bytes: 256 });
     expect([there.wait(5), await there.waitAsync(5)]).toEqual([false, false]);
