@@ -167,7 +167,7 @@ export class Host implements Counted {
 
   /**
    * Polls until `stop()`; between turns other tasks of this thread have theirs. With `lcores`, what they name runs on
-   * workers meanwhile.
+   * workers meanwhile. As long as they run they keep the process alive.
    * @throws LcoreError where one of them died: then all have been stopped, and the host can be run again
    */
   async run(options: RunOptions = {}): Promise<void> {
@@ -193,12 +193,13 @@ export class Host implements Counted {
     const lists = lcores.map((roles) => (Array.isArray(roles) ? roles : [roles]) as readonly Role[]);
     this.#checkPlaces(lists);
     if (this.#alone) lists.length = 0;
-    this.#stopped = false;
-    this.#placed = new Map(lists.flatMap((roles, i) => roles.map((role) => [role, i + 1] as const)));
     while (this.#lcores.length <= lists.length)
       this.#lcores.push(createLcore(this.core, this.#lcores.length));
+    const placed = new Map(lists.flatMap((roles, i) => roles.map((role) => [role, i + 1] as const)));
+    place(this.core, this.#lcores, this.switches, placed);
+    this.#placed = placed;
+    this.#stopped = false;
     emptyCaches(this.core, this.pool);
-    place(this.core, this.#lcores, this.switches, this.#placed);
     // From here on they may be paused, stopped, or die, whether they run already or not.
     this.lcores = lists.map((roles, i) => {
       const name = `lcore${i + 1} (${roles.map((role) => role.name).join(", ")})`;

@@ -60,7 +60,7 @@ export interface HostStats {
     unmappable: number;
     scrubbedBytes: number;
   }[];
-  /** `buffers` = `available` + `outstanding`, always. */
+  /** `buffers` = `available` + `outstanding`; while lcores run each is read at a moment of its own. */
   pool: { buffers: number; available: number; outstanding: number };
 }
 

@@ -37,16 +37,8 @@ export function pollerAt(lcore: number, number: number): number {
   return lcore + Lcore.pollers + number * Poller.SIZE;
 }
 
-/**
- * From now on the lcore, which isn't running, polls these, in this order.
- * @throws RangeError where they are more than 4095
- */
+/** From now on the lcore, which isn't running, polls these, in this order: `Lcore.POLLERS_MAX - 1` at most. */
 export function setPollers(core: Core, lcore: number, polled: readonly Polled[]): void {
-  if (polled.length >= Lcore.POLLERS_MAX) {
-    throw new RangeError(
-      `lcore: ${polled.length} ports and guests, expected ${Lcore.POLLERS_MAX - 1} at most`,
-    );
-  }
   polled.forEach(({ address, owner }, i) => {
     core.setFields(pollerAt(lcore, i + 1), {
       [Poller.addr]: address,

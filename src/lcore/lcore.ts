@@ -43,7 +43,10 @@ export class WorkerLcore {
   #stopped = false;
   #why: string | undefined;
 
-  /** Starts a worker that runs the lcore at `address`; `running` tells when it does. It can be paused and stopped at once. */
+  /**
+   * @internal Use `Host.launch()`. Starts a worker that runs the lcore at `address`; `running` tells when it does. It can be
+   * paused and stopped at once.
+   */
   constructor(
     readonly core: Core,
     /** Its number and what it runs. */

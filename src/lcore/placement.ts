@@ -2,6 +2,7 @@
 import {
   Driver,
   Guest as GuestLayout,
+  Lcore,
   Nic as NicLayout,
   Ring,
   Switch as SwitchLayout,
@@ -31,9 +32,14 @@ export function place(
   placed: ReadonlyMap<Role, number>,
 ): void {
   const polled: Polled[][] = lcores.map(() => []);
-  /** @returns the poller's address, for whoever rings for it */
+  /** @returns the poller's address, for whoever rings for it: so there must be one */
   const poll = (lcore: number, address: number, owner: number): number => {
     const list = polled[lcore] as Polled[];
+    if (list.length === Lcore.POLLERS_MAX - 1) {
+      throw new RangeError(
+        `lcore${lcore}: more than ${list.length} ports and guests, expected other lcores for some`,
+      );
+    }
     return pollerAt(lcores[lcore] as number, list.push({ address, owner }));
   };
   for (const sw of switches) {

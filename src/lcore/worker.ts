@@ -11,9 +11,10 @@ async function main(): Promise<void> {
   const { start, tell } = await started();
   try {
     const core = await Core.attach(start.memory, start.module);
-    tell({ is: "running" });
     try {
-      for (let begins = true; core.exports.runLcore(start.lcore, TURNS, begins); ) begins = false;
+      let goesOn = core.exports.runLcore(start.lcore, 0, true);
+      tell({ is: "running" });
+      while (goesOn) goesOn = core.exports.runLcore(start.lcore, TURNS, false);
     } catch (error) {
       // Whoever waits for it to pause may be unable to hear of it now.
       const words = new Int32Array(start.memory.buffer);
