@@ -23,15 +23,8 @@ import {
   type VSwitch,
 } from "../src/index.ts";
 import { FrameGenerator } from "../src/ports/generator.ts";
-import {
-  frame,
-  misplaced,
-  misplacedInPool,
-  numberOf,
-  type Rig,
-  randomOf,
-  regionOf,
-} from "../test/harness/host.ts";
+import { frame, misplaced, misplacedInPool, numberOf, type Rig, randomOf } from "../test/harness/host.ts";
+import { scribble } from "../test/harness/scribble.ts";
 
 /** How long anything may take, on a machine that has other things to do. */
 const PATIENCE_MS = 20_000;
@@ -492,36 +485,6 @@ function guestOptions(pick: <T>(...from: T[]) => T): GuestOptions {
     onEmpty: pick<"host" | "wait">("host", "wait"),
     scrub: pick(true, false),
     bufferSize: mergeable ? pick(2176, 2176, 700) : 2176,
-  };
-}
-
-/** Garbage into the queues of a guest, from another thread, until it is stopped. */
-function scribble(guest: Guest, seed: number): { stop(): Promise<void> } {
-  const { buffer, byteOffset } = regionOf(guest);
-  // Two queues' areas: of `ring` descriptors, 16 bytes each, an avail ring and a used ring.
-  const bytes = 2 * guest.ring * 32;
-  const program = `
-    const { workerData: { buffer, byteOffset, bytes, seed, stop } } = require("node:worker_threads");
-    const words = new Uint32Array(buffer, byteOffset, bytes / 4);
-    const halves = new Uint16Array(buffer, byteOffset, bytes / 2);
-    let state = seed;
-    const below = (n) => (state = (Math.imul(state, 1664525) + 1013904223) >>> 0) % n;
-    while (Atomics.wait(stop, 0, 0, below(3)) === "timed-out") {
-      for (let i = below(64); i > 0; i--) {
-        const at = below(words.length);
-        if (below(2)) words[at] = below(2) ? below(2 ** 32) : below(4096);
-        else halves[below(halves.length)] += below(5);
-      }
-    }`;
-  const stop = new Int32Array(new SharedArrayBuffer(4));
-  const worker = new Worker(program, { eval: true, workerData: { buffer, byteOffset, bytes, seed, stop } });
-  const ended = new Promise<void>((resolve) => worker.on("exit", () => resolve()));
-  return {
-    async stop() {
-      Atomics.store(stop, 0, 1);
-      Atomics.notify(stop, 0);
-      await within(ended, "the hostile guest's thread");
-    },
   };
 }
 

@@ -4,6 +4,7 @@ import { afterEach, describe, expect, test, vi } from "vitest";
 import {
   Driver,
   Guest,
+  Kind,
   Lcore,
   LcoreParked,
   Mapping,
@@ -15,7 +16,8 @@ import {
   TxQueue,
 } from "../assembly/layout.ts";
 import { Host, LcoreError } from "../src/index.ts";
-import { frame, idsOf, numberOf, type Rig, rig } from "./harness/host.ts";
+import { frame, idsOf, misplacedInPool, numberOf, type Rig, rig } from "./harness/host.ts";
+import { scribble } from "./harness/scribble.ts";
 
 const running: Rig[] = [];
 
@@ -199,6 +201,57 @@ test("a card that is short of a guest's buffers is told of new ones, though some
   r.host.drain(); // the guest, which is on this thread, posts them again
   await until(() => onCard() === full);
 });
+
+test.each([
+  ["split", "vhost", false],
+  ["split", "iovtee", false],
+  ["packed", "vhost", true],
+  ["packed", "iovtee", true],
+] as const)(
+  "a guest on %s over %s whose queues another thread overwrites all the time harms only itself",
+  async (_ring, attach, packed) => {
+    const host = await Host.create({ shared: true, memory: 128 * 2 ** 20 });
+    const { core } = host;
+    const nic = host.nic({ ring: 64, queues: 3 });
+    const options = { attach, packed, ring: 128, indirect: true, eventIdx: true };
+    const [good, hostile] = [host.guest(options), host.guest(options)];
+    const behind = core.place(Kind.BYTES, 2 ** 20, "behind the hostile guest").address;
+    const sw = host.vswitch({ connect: [nic, good, hostile], vlanAware: true });
+    sw.vlan(good, 10);
+    sw.vlan(hostile, 20);
+    sw.vlan(nic, 10, [20]);
+    const r = { host, core, nic, guest: good, guests: [good], sw };
+    running.push(r);
+    const { done } = await host.launch([sw, [good, hostile]]);
+    const got: number[] = [];
+    for (let seed = 0; seed < 10; seed++) {
+      const garbage = scribble(hostile, seed);
+      for (const end = performance.now() + 100; performance.now() < end; ) {
+        const tagged = frame(hostile.mac, 0, 64);
+        tagged.set([0x81, 0, 0, 20], 12);
+        nic.receive([tagged, frame(good.mac, got.length), tagged]);
+        // What comes in the other VLAN is the hostile guest's.
+        const before = got.length;
+        for (const until = performance.now() + 5000; got.length === before; ) {
+          if (performance.now() > until)
+            expect.fail(`frame ${before} is lost: ${JSON.stringify(host.stats())}`);
+          if (!nic.wait(100)) continue;
+          nic.transmit((some) => got.push(...some.filter((one) => one[12] !== 0x81).map(numberOf)));
+        }
+      }
+      await garbage.stop();
+      host.paused(() => expect(misplacedInPool(r)).toEqual([]));
+      sw.stop(hostile);
+      sw.start(hostile);
+    }
+    expect(got).toEqual(numbers(got.length));
+    expect(got.length).toBeGreaterThan(100);
+    expect(core.bytes.subarray(behind, behind + 2 ** 20).every((byte) => byte === 0)).toBe(true);
+    host.stop();
+    await done;
+    expectAllBuffersThere(host);
+  },
+);
 
 describe("a host that is changed, or told to stop,", () => {
   test("before its lcores run", async () => {
