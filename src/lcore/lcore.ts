@@ -10,6 +10,8 @@ import type { Thread, ThreadMessage } from "../platform/platform.ts";
 /** How long an lcore may take to see that it is to pause or to stop; a turn takes microseconds. */
 const ANSWER_MS = 1000;
 const STOP_MS = 50;
+/** A killed lcore that has made no turn for so long makes none any more. */
+const STILL_MS = 20;
 
 /** An lcore ended by itself, didn't answer, or was killed. The others were stopped. */
 export class LcoreError extends Error {
@@ -133,6 +135,7 @@ export class WorkerLcore {
   async kill(why = "killed"): Promise<void> {
     this.#why = why;
     await this.#thread?.terminate();
+    await this.#still();
     this.#ends();
   }
 
@@ -142,6 +145,15 @@ export class WorkerLcore {
     else this.#stopped = true;
     await this.#thread?.terminate();
     this.#ends();
+  }
+
+  /** Until it makes no turn any more: Deno says that a thread has ended before it has. */
+  async #still(): Promise<void> {
+    const turns = () => this.core.counter(this.address + Lcore.turns);
+    for (let before = -1; before !== turns(); ) {
+      before = turns();
+      await new Promise((resume) => setTimeout(resume, STILL_MS));
+    }
   }
 
   #ends(why?: string): void {
