@@ -12,17 +12,7 @@
 import { Copy } from "./copy";
 import { Count } from "./count";
 import { Objects } from "./directory";
-import {
-  Destination,
-  Drop,
-  FRAME_MAX,
-  FRAME_MIN,
-  Kind,
-  MacEntry,
-  Packet,
-  Port,
-  Switch,
-} from "./layout";
+import { Destination, Drop, FRAME_MAX, FRAME_MIN, Kind, MacEntry, Packet, Port, Switch } from "./layout";
 import { Macs } from "./mactable";
 import { Desc, OWNER_AND_MARK } from "./packet";
 
