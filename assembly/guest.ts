@@ -86,11 +86,9 @@ export class Guests {
     const range = load<u32>(g, Guest.bufferSize) - SHORTEST;
     let p = list;
     for (const end = list + n * Packet.SIZE; p != end; p += Packet.SIZE) {
-      const len = load<u32>(p, Packet.len);
-      if (len - SHORTEST > range) break;
+      if (load<u32>(p, Packet.len) - SHORTEST > range) break;
       const addr: usize = load<u32>(p);
-      // 5.1.6.4.1: all buffers of a frame but the last are full. Else the header, which another core wrote, isn't read.
-      if (len == load<u16>(p, Packet.room) && load<u16>(addr, NetHeader.numBuffers) > 1) break;
+      if (load<u16>(addr, NetHeader.numBuffers) > 1) break;
       Functions.macswap(addr + NetHeader.SIZE, 0);
       Guests.clearHeader(addr);
     }

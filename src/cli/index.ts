@@ -148,9 +148,10 @@ interface BenchFlags extends Pick<BenchOptions, "attach" | "size" | "packets" | 
   runtimes: string;
   json?: string;
   html?: string;
+  curves: boolean;
 }
 
-async function runBench({ runtimes, json, html, ...options }: BenchFlags): Promise<void> {
+async function runBench({ runtimes, json, html, curves, ...options }: BenchFlags): Promise<void> {
   for (const file of [json, html])
     if (file !== undefined && !existsSync(dirname(resolve(file)))) fail(`${file}: no such folder`);
   checked(options);
@@ -167,6 +168,12 @@ async function runBench({ runtimes, json, html, ...options }: BenchFlags): Promi
     fail(`none of the runtimes was found; ${chosen[0]?.name}: ${chosen[0]?.install}`);
 
   const report = await watched((watch) => bench(chosen, { ...options, ...watch }));
+  if (curves && !report.interrupted && (json !== undefined || html !== undefined)) {
+    const { attach } = options;
+    const latency = await watched((watch) => measureLatency({ ...(attach ? { attach } : {}), ...watch }));
+    if (latency.interrupted) report.interrupted = true;
+    else report.latency = latency;
+  }
   const text = `${JSON.stringify(report, null, 2)}\n`;
   if (json === "-") process.stdout.write(text);
   else {
@@ -268,6 +275,7 @@ program
   .option("--repeat <N>", "passes over all runtimes, of three rounds each", number, 5)
   .option("--json <FILE>", "write the report as JSON; - for standard output")
   .option("--html <FILE>", "write the report as a page with plots")
+  .option("--no-curves", "leave out of a written report what is measured in this runtime: latency")
   .addHelpText("after", "\nExample:\n  iovtee bench --runtimes node,deno --html bench.html")
   .action(runBench);
 
