@@ -22,7 +22,9 @@ test.each([
   ["pvp", 13],
   ["bench", 7],
 ])("the README names every option of %s", (command, least) => {
-  const options = [...run(command, "--help").stdout.matchAll(/^ {2}(--[a-z-]+)/gm)].map((m) => m[1] as string);
+  const options = [...run(command, "--help").stdout.matchAll(/^ {2}(--[a-z-]+)/gm)].map(
+    (m) => m[1] as string,
+  );
   const readme = readFileSync("README.md", "utf8");
   expect(options.length).toBeGreaterThanOrEqual(least);
   expect(options.filter((option) => !new RegExp(`\`${option}[ \`]`).test(readme))).toEqual([]);
