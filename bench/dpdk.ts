@@ -2,7 +2,7 @@
  * DPDK's testpmd beside ours: PVP with one testpmd as host (net_null as the card, net_vhost) and one as guest
  * (net_virtio_user, swapping MAC addresses), on a CPU each, in turn with our PVP; by how near the CPUs are.
  *
- *     npm run bench:dpdk [-- --copy --no-huge]
+ *     npm run bench:dpdk [-- --copy --no-huge --burst=32]
  *
  * net_null writes no frame, as our card's writes aren't timed either; with --copy it copies each frame in and out. It
  * offers frames without end, and testpmd drops those that the guest's ring has no room for: what comes back counts.
@@ -20,6 +20,8 @@ import { median, spread } from "./rig.ts";
 import { type Distance, distance, TwoCpus, unfit } from "./two-cpus.ts";
 
 const ROUNDS = 9;
+/** Frames taken at a time, by testpmd and by ours; 32, testpmd's own, without --burst=N. */
+const BURST = Number(process.argv.find((arg) => arg.startsWith("--burst="))?.slice(8) ?? 32);
 /** Milliseconds of a testpmd's round that are measured, and before them. */
 const MEASURED = 1000;
 const WARM = 300;
@@ -82,9 +84,13 @@ class Testpmd {
       ...options,
     ];
     // Line by line: into a pipe it would print by the block.
-    this.#child = spawn("stdbuf", ["-oL", "dpdk-testpmd", ...args, "--burst=32", "--total-num-mbufs=16384"], {
-      env: { ...process.env, RUNTIME_DIRECTORY: folder },
-    });
+    this.#child = spawn(
+      "stdbuf",
+      ["-oL", "dpdk-testpmd", ...args, `--burst=${BURST}`, "--total-num-mbufs=16384"],
+      {
+        env: { ...process.env, RUNTIME_DIRECTORY: folder },
+      },
+    );
     running.add(this);
     for (const stream of [this.#child.stdout, this.#child.stderr])
       stream?.on("data", (text) => (this.#output += text));
@@ -199,7 +205,7 @@ const waited = () => Number(readFileSync("/proc/self/schedstat", "utf8").split("
 async function ours(frame: number, lcores: string[] | undefined): Promise<{ mpps: number[]; share: number }> {
   const begin = performance.now();
   const before = waited();
-  const { runs } = await pvp({ attach: [...ATTACHMENTS], size: [frame], lcores, repeat: 3 });
+  const { runs } = await pvp({ attach: [...ATTACHMENTS], size: [frame], lcores, repeat: 3, burst: BURST });
   const wrong = runs.find((run) => run.lost || run.duplicated || run.reordered || run.corrupt);
   if (wrong) throw new Error(`${wrong.attach} ${frame}: frames were lost, duplicated, reordered or corrupt`);
   const share = 1 - (waited() - before) / (performance.now() - begin);
