@@ -13,6 +13,7 @@ import { Objects } from "./directory";
 import { Mappings } from "./iovtee";
 import {
   BURST_DESCRIPTORS,
+  BURST_MAX,
   Destination,
   Drop,
   Kind,
@@ -71,13 +72,21 @@ export class Switching {
   static pollNic(sw: usize, port: usize, burst: u32, to: usize): u32 {
     const nic: usize = load<u32>(port, Port.to);
     const queues = load<u32>(nic, Nic.rxQueues);
+    const others = max<u32>(load<u32>(sw, Switch.ports), 2) - 1;
     let moved: u32 = 0;
     for (let i: u32 = 0; i < queues; i++) {
       const q = Card.rxQueue(nic, i);
       const mapping: usize = load<u32>(q, RxQueue.mapping);
       const passed = mapping ? Switching.passMapped(sw, port, q, mapping, burst) : 0;
-      const n = passed < burst ? Pmd.rxBurst(q, to, burst - passed, BURST_DESCRIPTORS) : 0;
-      moved += n ? passed + Switching.process(sw, port, n) : passed;
+      moved += passed;
+      // What isn't one guest's is for all: a burst for each, sorted together.
+      let left = (mapping ? burst : burst * others) - passed;
+      for (let n: u32 = 1; n && left; ) {
+        const some = min(left, <u32>BURST_MAX);
+        n = Pmd.rxBurst(q, to, some, BURST_DESCRIPTORS);
+        if (n) moved += Switching.process(sw, port, n);
+        left -= some;
+      }
       if (!Pmd.wantsRefill(q)) continue;
       if (mapping) Mappings.refill(mapping, load<u32>(sw, Switch.lcore));
       else Pmd.refill(q, load<u32>(sw, Switch.lcore), load<u32>(q, RxQueue.mask) + 1);

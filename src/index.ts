@@ -15,3 +15,4 @@ export { CaptureWriter, readCapture } from "./ports/capture-file.ts";
 export { FrameGenerator, type FrameSize, type GeneratorOptions } from "./ports/generator.ts";
 export { type PvpOptions, type PvpReport, type PvpRun, pvp } from "./pvp.ts";
 export { type FirewallRule, parseRules, RuleError } from "./rules.ts";
+export { type ScaleOptions, type ScaleReport, type ScaleRun, scale } from "./scale.ts";

@@ -10,6 +10,7 @@ import { pause, runtime, sharedMemory } from "#platform";
 import { FRAME_MAX, FRAME_MIN } from "../assembly/layout.ts";
 import type { Attach, FunctionName, Host, Nic } from "./host.ts";
 import { parseMac } from "./mac.ts";
+import { median } from "./median.ts";
 import { type CapturedFrame, CaptureError, framesOf } from "./ports/capture.ts";
 import { CaptureWriter, readCapture } from "./ports/capture-file.ts";
 import { FrameGenerator, type FrameSize, meanBytes } from "./ports/generator.ts";
@@ -342,14 +343,6 @@ class Rig {
 /** What the report calls a capture. */
 function nameOf(capture: string | Uint8Array): string {
   return typeof capture === "string" ? capture.replace(/^.*[/\\]/, "") : "capture";
-}
-
-function median(values: number[]): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  const half = sorted.length >> 1;
-  return sorted.length % 2
-    ? (sorted[half] as number)
-    : ((sorted[half - 1] as number) + (sorted[half] as number)) / 2;
 }
 
 class GeneratorWire implements Wire {

@@ -9,6 +9,8 @@ export const WIRE_MAC = localMac(0xff, 1);
 
 export interface TestbedOptions {
   ring: number;
+  /** Descriptors in the card's rings, but for those of mapped guests; default `ring`. */
+  cardRing?: number;
   burst: number;
   /** Guests in a row. */
   chain: number;
@@ -38,12 +40,13 @@ export class Testbed {
   /** Nothing runs yet: see `launch`. */
   static async create(attach: Attach, o: TestbedOptions): Promise<Testbed> {
     const count = o.guests * o.chain;
-    const buffers = Math.min(65535, 1024 + o.ring * 4);
+    const { cardRing = o.ring } = o;
+    const buffers = Math.min(65535, 1024 + cardRing * 4);
     // Whole pages for each guest; host buffers; the NIC's rings; the tables of each object.
     const guestBytes = Math.ceil((o.ring * 5000 + 64 * 2176) / 65536) * 65536 + o.ring * 300 + 32768;
     const bytes = 8 * 1024 * 1024 + buffers * 2200 + count * (guestBytes + o.ring * 64);
     const host = await Host.create({ memory: bytes, buffers, shared: o.lcores !== undefined });
-    const nic = host.nic({ ring: o.ring, queues: o.guests + 1 });
+    const nic = host.nic({ ring: cardRing, mappedRing: o.ring, queues: o.guests + 1 });
     const rules = o.function === "firewall" ? parseRules(o.rules ?? "") : undefined;
     const guests: Guest[] = [];
     const mac = (i: number) => localMac(0, i + 1);

@@ -16,9 +16,12 @@ export const list =
     return named as Choice[];
   };
 
-export const sizes = (text: string): FrameSize[] =>
-  text.split(",").map((one) => {
-    if (one === "imix") return one;
-    if (!/^\d+$/.test(one)) throw new InvalidArgumentError(`"${one}", expected bytes on the wire or imix.`);
-    return Number(one);
-  });
+export const numbers = (text: string): number[] => text.split(",").map(number);
+
+export const size = (text: string): FrameSize => {
+  if (text === "imix") return text;
+  if (!/^\d+$/.test(text)) throw new InvalidArgumentError(`"${text}", expected bytes on the wire or imix.`);
+  return Number(text);
+};
+
+export const sizes = (text: string): FrameSize[] => text.split(",").map(size);

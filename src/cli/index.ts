@@ -11,13 +11,17 @@ import {
   type PvpReport,
   pvp,
   RuleError,
+  type ScaleOptions,
+  type ScaleReport,
+  scale,
 } from "../index.ts";
 import { checked } from "../pvp.ts";
 import { isClean, missing, NOISY, spread } from "../report/bench.ts";
 import { fewFrames, latencyTable } from "../report/latency-table.ts";
+import { scaleTable } from "../report/scale-table.ts";
 import { benchTable, table, verdict } from "../report/table.ts";
 import { type Found, findRuntimes } from "../runtimes/index.ts";
-import { list, number, sizes } from "./arguments.ts";
+import { list, number, numbers, size, sizes } from "./arguments.ts";
 import { type BenchOptions, bench, isSound } from "./bench.ts";
 import { loads, measureLatency } from "./latency.ts";
 
@@ -67,16 +71,25 @@ async function measure(options: PvpOptions): Promise<{ report: PvpReport; error?
   }
 }
 
+/** Milliseconds of processor time that this process has taken so far, all its threads together. */
+function cpuTime(): number {
+  const { user, system } = process.cpuUsage();
+  return (user + system) / 1000;
+}
+
+type Report = PvpReport | LatencyReport | ScaleReport;
+
 /** Exit status of a report. */
-function status(report: PvpReport | LatencyReport): number {
+function status(report: Report): number {
   if (report.interrupted) return INTERRUPTED;
   return report.runs.every(isClean) ? 0 : 1;
 }
 
-function print(report: PvpReport | LatencyReport): void {
+function print(report: Report): void {
   const lines: string[] = [];
   if (report.runs.length > 0) {
     if (report.command === "pvp") lines.push(table(report), verdict(report));
+    else if (report.command === "scale") lines.push(scaleTable(report), verdict(report));
     else {
       lines.push(latencyTable(report), ...fewFrames(report));
       lines.push(verdict({ runs: report.runs.map((run) => ({ ...run, packets: run.sent })) }));
@@ -125,6 +138,7 @@ async function runLatency(flags: PvpFlags, load: number[] | undefined): Promise<
     measureLatency({
       ...options,
       ...watch,
+      cpuTime,
       ...(load === undefined ? {} : { load }),
       ...(rules === undefined ? {} : { rules: readFileSync(rules, "utf8") }),
     }),
@@ -132,8 +146,16 @@ async function runLatency(flags: PvpFlags, load: number[] | undefined): Promise<
   tell(report, json);
 }
 
+interface ScaleFlags extends Omit<ScaleOptions, "signal" | "onProgress" | "cpuTime"> {
+  json?: string;
+}
+
+async function runScale({ json, ...options }: ScaleFlags): Promise<void> {
+  tell(await watched((watch) => scale({ ...options, ...watch, cpuTime })), json);
+}
+
 /** As a table, or as JSON to a file or, for "-", to standard output; and by the exit status. */
-function tell(report: PvpReport | LatencyReport, json: string | undefined): void {
+function tell(report: Report, json: string | undefined): void {
   const { interrupted, ...rest } = report;
   const text = `${JSON.stringify(rest, null, 2)}\n`;
   if (json === "-") process.stdout.write(text);
@@ -171,8 +193,9 @@ async function runBench({ runtimes, json, html, curves, ...options }: BenchFlags
   if (curves && !report.interrupted && (json !== undefined || html !== undefined)) {
     const { attach } = options;
     const latency = await watched((watch) => measureLatency({ ...(attach ? { attach } : {}), ...watch }));
-    if (latency.interrupted) report.interrupted = true;
-    else report.latency = latency;
+    const many = await watched((watch) => scale({ ...(attach ? { attach } : {}), cpuTime, ...watch }));
+    if (latency.interrupted || many.interrupted) report.interrupted = true;
+    else Object.assign(report, { latency, scale: many });
   }
   const text = `${JSON.stringify(report, null, 2)}\n`;
   if (json === "-") process.stdout.write(text);
@@ -266,6 +289,21 @@ program
   .action(runPvp);
 
 program
+  .command("scale")
+  .description("Throughput of many guests side by side on one switch, of all and of each.")
+  .option("--guests <LIST>", "numbers of guests (default: 1,2,4,8,16,32,64)", numbers)
+  .option("--busy <N>", "how many of them have traffic (default: all)", number)
+  .option("--attach <LIST>", "vhost, iovtee", list(["vhost", "iovtee"]))
+  .option("--size <SIZE>", "bytes on the wire (64 to 9026), or imix (default: 64)", size)
+  .option("--lcores <LIST>", "threads, as for pvp (default: one thread)", (text) => text.split(","))
+  .option("--burst <N>", "frames taken at a time, 1 to 256 (default: 32)", number)
+  .option("--ring <N>", "descriptors in a guest's ring, a power of two up to 1024 (default: 256)", number)
+  .option("--repeat <N>", "measured rounds (default: 7)", number)
+  .option("--json <FILE>", "write the report as JSON; - for standard output")
+  .addHelpText("after", "\nExample:\n  iovtee scale --guests 4,64 --busy 4 --lcores nic+host,guest")
+  .action(runScale);
+
+program
   .command("bench")
   .description("The frames of pvp in every runtime that is found, in turn, in one table.")
   .option("--runtimes <LIST>", "all, or names: node,deno, one version of Node: node22", "all")
@@ -275,7 +313,7 @@ program
   .option("--repeat <N>", "passes over all runtimes, of three rounds each", number, 5)
   .option("--json <FILE>", "write the report as JSON; - for standard output")
   .option("--html <FILE>", "write the report as a page with plots")
-  .option("--no-curves", "leave out of a written report what is measured in this runtime: latency")
+  .option("--no-curves", "leave out of a written report latency and many guests, measured in this runtime")
   .addHelpText("after", "\nExample:\n  iovtee bench --runtimes node,deno --html bench.html")
   .action(runBench);
 

@@ -6,14 +6,8 @@ import { type LatencyOptions, type LatencyReport, latency } from "../index.ts";
 /** Nanoseconds, to three digits, up to an hour. */
 const histogram = () => new hdr.default(1, 3_600_000_000_000, 3);
 
-export function measureLatency(
-  options: Omit<LatencyOptions, "histogram" | "cpuTime">,
-): Promise<LatencyReport> {
-  const cpuTime = () => {
-    const { user, system } = process.cpuUsage();
-    return (user + system) / 1000;
-  };
-  return latency({ ...options, histogram, cpuTime });
+export function measureLatency(options: Omit<LatencyOptions, "histogram">): Promise<LatencyReport> {
+  return latency({ ...options, histogram });
 }
 
 /** "10k,2.5M" as frames a second. */

@@ -1,6 +1,8 @@
 /** What `iovtee bench` measures: one document, which `--json` writes and the table and the page show. */
 import type { LatencyReport } from "../latency.ts";
+import { median } from "../median.ts";
 import type { PvpReport, PvpRun } from "../pvp.ts";
+import type { ScaleReport } from "../scale.ts";
 
 /** Frames over one attachment at one size, and how that compares with Node. */
 export interface BenchRun extends PvpRun {
@@ -21,29 +23,6 @@ export interface BenchRuntime {
   report?: Pick<PvpReport, "runtime" | "command"> & { runs: BenchRun[] };
   /** Why there is no report, or only one of the passes before. */
   error?: string;
-}
-
-/** Throughput against the number of guests. */
-export interface ScaleReport {
-  runtime: PvpReport["runtime"];
-  command: "scale";
-  /** What each thread runs. */
-  lcores: string[];
-  /** Cores used. */
-  cores: number;
-  runs: ScaleRun[];
-}
-
-export interface ScaleRun {
-  attach: string;
-  guests: number;
-  /** All guests together. */
-  mpps: number;
-  perGuest: number[];
-  /** Jain's fairness index: 1 when all guests get the same, 1 / guests when one gets all. */
-  jain: number;
-  /** Cores kept busy. */
-  cpu: number;
 }
 
 export interface BenchReport {
@@ -148,11 +127,3 @@ function mergeRuns(runs: PvpRun[]): PvpRun {
 const numbers = (values: unknown[]) => values.filter((value): value is number => Number.isFinite(value));
 
 /** NaN where there are no values. */
-function median(values: number[]): number {
-  if (values.length === 0) return Number.NaN;
-  const sorted = [...values].sort((a, b) => a - b);
-  const half = sorted.length >> 1;
-  return sorted.length % 2
-    ? (sorted[half] as number)
-    : ((sorted[half - 1] as number) + (sorted[half] as number)) / 2;
-}

@@ -1,5 +1,5 @@
 /** Scaling on the page: throughput of all guests together, and of each, against their number. */
-import type { ScaleReport, ScaleRun } from "./bench.ts";
+import type { ScaleReport, ScaleRun } from "../scale.ts";
 import { figure } from "./figure.ts";
 import { count, fixed, mpps, place, unique } from "./format.ts";
 import { type Column, html, type Markup } from "./markup.ts";

@@ -20,6 +20,8 @@ import { integer, powerOfTwo } from "../options.ts";
 export interface NicOptions {
   /** Descriptors in each receive and transmit ring, a power of two; default 256. */
   ring?: number;
+  /** The same for the receive ring of a guest that is mapped; default `ring`. It can use no more than the guest's has. */
+  mappedRing?: number;
   /** Most receive queues, up to 1024; default 64. A guest that is mapped has one of its own. */
   queues?: number;
   /**
@@ -48,6 +50,7 @@ export class Nic {
   /** Where frames wait for the card: descriptors, then the frames. */
   readonly #staging: number;
   readonly #queues: number;
+  readonly #mappedRing: number;
   static readonly STAGED = 256;
 
   /** @internal Use `host.nic()`. */
@@ -58,6 +61,7 @@ export class Nic {
   ) {
     const { core } = host;
     this.ring = powerOfTwo("ring", options.ring ?? 256, 4096);
+    this.#mappedRing = powerOfTwo("mappedRing", options.mappedRing ?? this.ring, 4096);
     const queues = integer("queues", options.queues ?? 64, 1, 1024);
     const rssQueues = integer("rssQueues", options.rssQueues ?? 1, 1, Math.min(queues, RSS_TABLE_SIZE));
     const rssKey = options.rssKey ?? RSS_KEY;
@@ -80,7 +84,7 @@ export class Nic {
     });
     this.#addTxQueue(2 * this.ring);
     for (let i = 0; i < rssQueues; i++) {
-      core.exports.refillRxQueue(this.#addRxQueue({ [RxQueue.enabled]: 1 }), 0);
+      core.exports.refillRxQueue(this.#addRxQueue(this.ring, { [RxQueue.enabled]: 1 }), 0);
     }
     this.#staging = core.place(Kind.BYTES, Nic.STAGED * (Packet.SIZE + FRAME_ROOM), name).address;
   }
@@ -97,10 +101,10 @@ export class Nic {
   }
 
   /**
-   * One more receive queue, without buffers yet; `fields`: what `RxQueue` holds besides.
+   * One more receive queue of `ring` descriptors, without buffers yet; `fields`: what `RxQueue` holds besides.
    * @returns its address
    */
-  #addRxQueue(fields: Readonly<Record<number, number>>): number {
+  #addRxQueue(ring: number, fields: Readonly<Record<number, number>>): number {
     const { core, pool } = this.host;
     const index = core.u32(this.address + NicLayout.rxQueues);
     if (index === this.#queues) {
@@ -109,8 +113,8 @@ export class Nic {
     const { id, address } = core.place(Kind.RX_QUEUE, RxQueue.SIZE, this.name, this.#id);
     core.setFields(address, {
       [RxQueue.id]: id,
-      [RxQueue.ring]: core.place(Kind.BYTES, this.ring * Packet.SIZE, this.name, id).address,
-      [RxQueue.mask]: this.ring - 1,
+      [RxQueue.ring]: core.place(Kind.BYTES, ring * Packet.SIZE, this.name, id).address,
+      [RxQueue.mask]: ring - 1,
       [RxQueue.nic]: this.address,
       [RxQueue.pool]: pool,
       [RxQueue.index]: index,
@@ -138,7 +142,7 @@ export class Nic {
    * @throws RangeError where there are as many as there may be, or the memory is full
    */
   addMappedQueue(mapping: number, offset: number): number {
-    return this.#addRxQueue({ [RxQueue.mapping]: mapping, [RxQueue.offset]: offset });
+    return this.#addRxQueue(this.#mappedRing, { [RxQueue.mapping]: mapping, [RxQueue.offset]: offset });
   }
 
   /**
