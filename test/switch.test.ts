@@ -730,6 +730,18 @@ describe("VLANs", () => {
     expect(core.u32(core.u32(sw.address + Switch.macs) + MacTable.used)).toBe(4); // two guests, in VLAN 0 and their own
   });
 
+  test("nothing can be connected twice: two switches would take from one queue", async () => {
+    const host = await Host.create();
+    const [nic, port, guest] = [host.nic(), host.port(), host.guest()];
+    expect(() => host.vswitch({ connect: [port, nic, nic] })).toThrow(
+      "nic0: connected to switch0 already, expected to one switch, once",
+    );
+    const sw = host.vswitch({ connect: [nic, guest] }); // the one that couldn't be made has none of them
+    for (const one of [nic, guest]) expect(() => host.vswitch({ connect: [port, one] })).toThrow("already");
+    sw.connect(port);
+    expect(() => sw.connect(port)).toThrow("port0: connected to switch0 already");
+  });
+
   test("two guests can't have one address", async () => {
     const host = await Host.create();
     const twins = [host.guest({ mac: "02:00:00:00:00:0a" }), host.guest({ mac: "02:00:00:00:00:0A" })];

@@ -30,6 +30,9 @@ export interface VSwitchOptions {
   vlanAware?: boolean;
 }
 
+/** What is connected, and to which switch: nobody else may take from its queues, on whichever lcore. */
+const connected = new WeakMap<Nic | Guest | FramePort, VSwitch>();
+
 /** Bytes of a bitmap of all 4096 VLANs. */
 const VLANS_BYTES = 512;
 
@@ -68,11 +71,12 @@ export class VSwitch {
       address + SwitchLayout.lists + 4 * SwitchLayout.PORTS_MAX,
     );
     if (options.vlanAware) core.setU32(this.address + SwitchLayout.vlanAware, 1);
-    for (const one of options.connect) this.#add(one);
     try {
+      for (const one of options.connect) this.#add(one);
       for (const one of options.connect) this.#mapTo(one);
     } catch (error) {
       for (const guest of this.#mapped.keys()) this.unmap(guest);
+      for (const { of } of this.ports) connected.delete(of);
       throw error;
     }
   }
@@ -80,8 +84,9 @@ export class VSwitch {
   /**
    * Connects one more, at the next port number. A guest's MAC address is known from then on; one that is attached by
    * "iovtee" is mapped to the first NIC that is connected, before it or after.
-   * @throws RangeError for a guest with the MAC address of another, and where the memory or the MAC table is full; also
-   *   where the card has no queue or filter left: then the guest is connected, and its frames are copied
+   * @throws RangeError for what is connected already, here or elsewhere, for a guest with the MAC address of another, and
+   *   where the memory or the MAC table is full; also where the card has no queue or filter left: then the guest is
+   *   connected, and its frames are copied
    */
   connect(of: Nic | Guest | FramePort): void {
     this.host.paused(() => {
@@ -96,6 +101,10 @@ export class VSwitch {
     const index = this.ports.length;
     if (index === SwitchLayout.PORTS_MAX) {
       throw new RangeError(`switch: ${index} ports already, expected at most as many`);
+    }
+    const other = connected.get(of);
+    if (other) {
+      throw new RangeError(`${of.name}: connected to ${other.name} already, expected to one switch, once`);
     }
     if (of instanceof Guest) {
       const twin = this.ports.find(
@@ -118,6 +127,7 @@ export class VSwitch {
     core.setU32(this.address + SwitchLayout.ports, index + 1);
     core.setU32(address + PortLayout.up, 1);
     this.ports.push({ name: of.name, address, of });
+    connected.set(of, this);
     if (!(of instanceof Guest)) return;
     core.setU32(of.address + GuestLayout.burst, core.u32(this.address + SwitchLayout.burst));
     if (!this.#setMac(of, 0, index)) {
