@@ -2,6 +2,7 @@
 import { spawn } from "node:child_process";
 import { afterEach, describe, expect, test, vi } from "vitest";
 import {
+  Directory,
   Driver,
   Guest,
   Kind,
@@ -439,6 +440,20 @@ describe("the end", () => {
     expect(error.message).toMatch(/^lcore2 \(guest0, guest1\): .*memory access out of bounds/);
     expectAllBuffersThere(r.host);
   });
+});
+
+test("an lcore that doesn't come to run fails the launch; the host is as it was, and can be launched again", async () => {
+  const r = await rig({ attach: "iovtee" }, 1, { shared: true });
+  running.push(r);
+  const magic = Directory.ADDRESS + Directory.magic;
+  r.core.setU32(magic, 0);
+  const error = await r.host.launch([r.sw, r.guest]).catch((one) => one);
+  expect(error).toBeInstanceOf(LcoreError);
+  expect(error.message).toMatch(/^lcore[12] \(\w+\): memory: no directory/);
+  expect(error.recovered.guests).toEqual([]);
+  r.core.setU32(magic, Directory.MAGIC);
+  await r.host.launch([r.sw, r.guest]);
+  expect(roundTrips(r, 100)).toEqual(numbers(100));
 });
 
 describe("what can't be", () => {
