@@ -2,10 +2,10 @@
  * Throughput against the number of guests, all on one switch and one card.
  *
  * The wire offers a burst for each busy guest a turn, which is as much as a switch takes in a turn: what it or a guest
- * doesn't keep up with is dropped, and shows in that guest's share. On one thread the card is hardware, as in src/pvp.ts:
- * its time isn't counted. Where lcores are on workers all time is, since they go on while the card is served.
+ * doesn't keep up with is dropped, and shows in that guest's share. All is on one thread; the card is hardware, as in
+ * src/pvp.ts: its time isn't counted.
  */
-import { runtime, sharedMemory } from "#platform";
+import { pause, runtime } from "#platform";
 import { Mapping, RxQueue } from "../assembly/layout.ts";
 import type { Attach } from "./host.ts";
 import { median } from "./median.ts";
@@ -17,16 +17,7 @@ import { Testbed, WIRE_MAC } from "./testbed.ts";
 export interface ScaleOptions
   extends Pick<
     PvpOptions,
-    | "attach"
-    | "burst"
-    | "ring"
-    | "function"
-    | "lcores"
-    | "lookup"
-    | "repeat"
-    | "seed"
-    | "signal"
-    | "onProgress"
+    "attach" | "burst" | "ring" | "function" | "lookup" | "repeat" | "seed" | "signal" | "onProgress"
   > {
   /** Numbers of guests; default 1, 2, 4, 8, 16, 32 and 64. */
   guests?: number[];
@@ -82,8 +73,6 @@ const WARM_UP_MS = 200;
 const ROUND_MS = 100;
 /** A stretch of time that gives one rate; most of them have no other program in them. */
 const STRETCH_MS = 1;
-/** Between two turns: for lcores of the run before to fall asleep. */
-const REST_MS = 10;
 /** When nothing has come back for so long, nothing is on its way any more. */
 const STALL_MS = 100;
 
@@ -96,10 +85,9 @@ export async function scale(options: ScaleOptions): Promise<ScaleReport> {
   const o = checked({ ...shared, size: [size] });
   for (const one of guests) integer("guests", one, 1, 1000);
   if (options.busy !== undefined) integer("busy", busy, 1, 1000);
-  const threads = o.lcores && sharedMemory().available ? o.lcores : undefined;
-  const lcores = threads ?? ["nic+host+guest"];
+  const lcores = ["nic+host+guest"];
   const report: ScaleReport = {
-    runtime: { ...runtime(), memory: threads ? "shared" : "unshared" },
+    runtime: { ...runtime(), memory: "unshared" },
     command: "scale",
     lcores,
     cores: lcores.length,
@@ -111,7 +99,7 @@ export async function scale(options: ScaleOptions): Promise<ScaleReport> {
   for (const rig of rigs) rig.warmUp();
   for (let round = 0; round < o.repeat; round++) {
     for (const [i, rig] of rigs.entries()) {
-      await new Promise((resume) => setTimeout(resume, REST_MS));
+      await pause();
       if (o.signal?.aborted) break;
       rig.round(cpuTime);
       const what = `${rig.attach}, ${rig.bed.guests.length} guests`;
@@ -191,16 +179,14 @@ class Rig {
   round(cpuTime: (() => number) | undefined): void {
     const cpu = cpuTime?.() ?? Number.NaN;
     const start = performance.now();
-    const all = this.bed.places !== undefined;
     let now = start;
     let frames = 0;
     let time = 0;
     while (now - start < ROUND_MS) {
-      const began = now;
       const cycle = this.#cycle();
       now = performance.now();
       frames += cycle.frames;
-      time += all ? now - began : cycle.time;
+      time += cycle.time;
       if (time < STRETCH_MS) continue;
       this.#mpps.push(frames / time / 1000);
       frames = 0;

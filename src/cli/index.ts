@@ -295,12 +295,11 @@ program
   .option("--busy <N>", "how many of them have traffic (default: all)", number)
   .option("--attach <LIST>", "vhost, iovtee", list(["vhost", "iovtee"]))
   .option("--size <SIZE>", "bytes on the wire (64 to 9026), or imix (default: 64)", size)
-  .option("--lcores <LIST>", "threads, as for pvp (default: one thread)", (text) => text.split(","))
   .option("--burst <N>", "frames taken at a time, 1 to 256 (default: 32)", number)
   .option("--ring <N>", "descriptors in a guest's ring, a power of two up to 1024 (default: 256)", number)
   .option("--repeat <N>", "measured rounds (default: 7)", number)
   .option("--json <FILE>", "write the report as JSON; - for standard output")
-  .addHelpText("after", "\nExample:\n  iovtee scale --guests 4,64 --busy 4 --lcores nic+host,guest")
+  .addHelpText("after", "\nExample:\n  iovtee scale --guests 4,64 --busy 4")
   .action(runScale);
 
 program
