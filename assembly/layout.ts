@@ -205,11 +205,6 @@ export enum Nic {
   rssKey = 32,
   /** u8[RSS_TABLE_SIZE] indirection table. */
   rssTable = 36,
-  /** 1: the driver sleeps, and wants an interrupt; and the poller to ring for, or 0. */
-  armed = 40,
-  bell = 44,
-  /** The card has had no descriptor for a frame since it last raised an interrupt. */
-  missed = 48,
   /** Scratch for the card's parser: a flow key and its RSS input. */
   scratch = 128,
   /** u64 counters of the link. */
@@ -230,7 +225,7 @@ export enum Nic {
  *     line 0  configuration
  *     line 1  card's side: next descriptor to fill
  *     line 2  driver's side: next to take, first not posted
- *     line 3  tail register ("doorbell"), written by the driver, read by the card
+ *     line 3  tail register ("doorbell") and interrupt mask, written by the driver, read by the card
  */
 export enum RxQueue {
   id = 0,
@@ -245,6 +240,10 @@ export enum RxQueue {
   /** Written by the driver: 1 to receive. The card answers in `running` when no DMA is under way. */
   enabled = 28,
   index = 32,
+  /** Switch port that its frames come in at. */
+  port = 36,
+  /** The poller that its interrupt rings for, or 0. */
+  bell = 40,
   running = 64,
   head = 68,
   /** First descriptor of the burst being written; published last. */
@@ -254,9 +253,13 @@ export enum RxQueue {
   noBuffer = 88,
   /** What the card knows of the tail register. */
   tailCache = 96,
+  /** The card has had no descriptor for a frame since it last raised an interrupt. */
+  missed = 100,
   next = 128,
   posted = 132,
   tail = 192,
+  /** 1: the driver sleeps, and wants an interrupt. */
+  armed = 196,
   SIZE = 256,
 }
 
@@ -831,7 +834,7 @@ export enum Lcore {
   actives = 704, // signals + POLLERS_MAX / 8
   pollers = 8896, // actives + 2 * POLLERS_MAX
   POLLERS_MAX = 4096,
-  SIZE = 74432, // pollers + POLLERS_MAX * Poller.SIZE
+  SIZE = 90816, // pollers + POLLERS_MAX * Poller.SIZE
 }
 
 export enum LcoreCommand {
@@ -851,14 +854,17 @@ export enum LcoreParked {
 
 /** One of an lcore's pollers: a port of a switch, or a guest. */
 export enum Poller {
+  /** What it polls: a guest, a port other than a card's, or a card's receive queue. */
   addr = 0,
-  /** Switch that the port is of; 0 for a guest. */
+  /** Switch that the port or queue is of; 0 for a guest. */
   owner = 4,
   /** The lcore that it is of. */
   lcore = 8,
   /** Turns in a row that moved nothing. */
   idle = 12,
-  SIZE = 16,
+  /** Kind of what it polls. */
+  kind = 16,
+  SIZE = 20,
 }
 
 /** `Port.takes` of a port that takes no buffer as it is. */

@@ -10,11 +10,11 @@ import { Count } from "./count";
 import { Guests } from "./guest";
 import {
   Guest,
+  Kind,
   Lcore,
   LcoreCommand,
   LcoreParked,
   Mapping,
-  Nic,
   Poller,
   Port,
   PortKind,
@@ -39,7 +39,11 @@ export class Lcores {
   @inline static pollOne(p: usize): u32 {
     const addr: usize = load<u32>(p, Poller.addr);
     const sw: usize = load<u32>(p, Poller.owner);
-    return sw ? Switching.pollPort(sw, addr) : Guests.poll(addr);
+    const kind = load<u32>(p, Poller.kind);
+    if (kind == Kind.GUEST) return Guests.poll(addr);
+    return kind == Kind.PORT
+      ? Switching.pollPort(sw, addr)
+      : Switching.pollQueue(sw, load<u32>(addr, RxQueue.port), addr);
   }
 
   /** One turn of every poller. Returns the frames moved. */
@@ -206,53 +210,42 @@ export class Lcores {
   /** Asks for a ring when there is work for the poller, or, when it polls, for none. */
   static arm(p: usize, on: bool): void {
     const addr: usize = load<u32>(p, Poller.addr);
-    if (!load<u32>(p, Poller.owner)) {
+    const what = load<u32>(p, Poller.kind);
+    if (what == Kind.GUEST) {
       // Its sent buffers are what it receives into: it has to be told of them too.
       Drivers.arm(load<u32>(addr, Guest.rx), on);
       Drivers.arm(load<u32>(addr, Guest.tx), on);
-      return;
-    }
-    const kind = load<u32>(addr, Port.kind);
-    if (kind == PortKind.VHOST) {
+    } else if (what == Kind.RX_QUEUE) Lcores.armQueue(addr, on);
+    else if (load<u32>(addr, Port.kind) == PortKind.VHOST) {
       const vq: usize = load<u32>(addr, Port.from);
       if (Device.isUsable(vq)) Device.arm(vq, on);
-    } else if (kind == PortKind.RING) Sync.store<u32>(load<u32>(addr, Port.from) + Ring.armed, u32(on));
-    else Lcores.armCard(load<u32>(addr, Port.to), on);
+    } else Sync.store<u32>(load<u32>(addr, Port.from) + Ring.armed, u32(on));
   }
 
-  /** A mapped queue that has too few of the guest's buffers waits for those as well. */
-  static armCard(nic: usize, on: bool): void {
-    Sync.store<u32>(nic + Nic.armed, u32(on));
-    const queues = load<u32>(nic, Nic.rxQueues);
-    for (let i: u32 = 0; i < queues; i++) {
-      const q = Card.rxQueue(nic, i);
-      const mapping: usize = load<u32>(q, RxQueue.mapping);
-      if (!mapping) continue;
-      const vq: usize = load<u32>(mapping, Mapping.virtqueue);
-      if (Device.isUsable(vq)) Device.arm(vq, on && Pmd.wantsRefill(q));
-    }
+  /** A card's receive queue that is mapped, and has too few of the guest's buffers, waits for those as well. */
+  static armQueue(q: usize, on: bool): void {
+    Sync.store<u32>(q + RxQueue.armed, u32(on));
+    const mapping: usize = load<u32>(q, RxQueue.mapping);
+    if (!mapping) return;
+    const vq: usize = load<u32>(mapping, Mapping.virtqueue);
+    if (Device.isUsable(vq)) Device.arm(vq, on && Pmd.wantsRefill(q));
   }
 
   /** How far a poller has got in the virtqueues that it empties, as one number. */
   static cursors(p: usize): u64 {
     const addr: usize = load<u32>(p, Poller.addr);
-    if (!load<u32>(p, Poller.owner)) {
+    const what = load<u32>(p, Poller.kind);
+    if (what == Kind.GUEST) {
       return Lcores.joined(
         Drivers.cursor(load<u32>(addr, Guest.rx)),
         Drivers.cursor(load<u32>(addr, Guest.tx)),
       );
     }
-    const kind = load<u32>(addr, Port.kind);
-    if (kind == PortKind.VHOST) return Device.cursor(load<u32>(addr, Port.from));
-    if (kind == PortKind.RING) return 0;
-    const nic: usize = load<u32>(addr, Port.to);
-    const queues = load<u32>(nic, Nic.rxQueues);
-    let all: u64 = 0;
-    for (let i: u32 = 0; i < queues; i++) {
-      const mapping: usize = load<u32>(Card.rxQueue(nic, i), RxQueue.mapping);
-      if (mapping) all = Lcores.joined(all, Device.cursor(load<u32>(mapping, Mapping.virtqueue)));
+    if (what == Kind.RX_QUEUE) {
+      const mapping: usize = load<u32>(addr, RxQueue.mapping);
+      return mapping ? Device.cursor(load<u32>(mapping, Mapping.virtqueue)) : 0;
     }
-    return all;
+    return load<u32>(addr, Port.kind) == PortKind.VHOST ? Device.cursor(load<u32>(addr, Port.from)) : 0;
   }
 
   /** Two numbers as one that changes when one of them, or both, move a little. */

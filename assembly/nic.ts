@@ -87,7 +87,7 @@ export class Card {
     if (!Card.write(q, frame, len, steered >> 16)) {
       Count.add(nic + Nic.rxNoBuffer, 1);
       Count.add(q + RxQueue.noBuffer, 1);
-      store<u32>(nic, 1, Nic.missed);
+      store<u32>(q, 1, RxQueue.missed);
       return false;
     }
     Count.add(nic + Nic.rxPackets, 1);
@@ -147,15 +147,10 @@ export class Card {
    */
   static flush(nic: usize): void {
     const n = load<u32>(nic, Nic.rxQueues);
-    let some = load<u32>(nic, Nic.missed);
-    for (let i: u32 = 0; i < n; i++) some |= Card.flushQueue(Card.rxQueue(nic, i));
-    if (!some) return;
-    store<u32>(nic, 0, Nic.missed);
-    Doorbell.ringIfArmed(nic + Nic.armed, nic + Nic.bell);
+    for (let i: u32 = 0; i < n; i++) Card.flushQueue(Card.rxQueue(nic, i));
   }
 
-  /** Returns whether anything was received. */
-  static flushQueue(q: usize): u32 {
+  static flushQueue(q: usize): void {
     const pending = load<u32>(q, RxQueue.pending);
     if (pending) {
       const p = load<u32>(q, RxQueue.ring) + load<u32>(q, RxQueue.first) * Packet.SIZE;
@@ -165,7 +160,9 @@ export class Card {
     if (load<u32>(q, RxQueue.running) && !Sync.load<u32>(q + RxQueue.enabled)) {
       Sync.store<u32>(q + RxQueue.running, 0);
     }
-    return pending;
+    if (!(pending | load<u32>(q, RxQueue.missed))) return;
+    store<u32>(q, 0, RxQueue.missed);
+    Doorbell.ringIfArmed(q + RxQueue.armed, q + RxQueue.bell);
   }
 
   /** Descriptors that the driver has queued for sending; they begin at `TxQueue.head`. */

@@ -57,7 +57,7 @@ export class Switching {
     const kind = load<u32>(port, Port.kind);
     const burst = load<u32>(sw, Switch.burst);
     const to = sw + Switch.packets;
-    if (kind == PortKind.NIC) return Switching.pollNic(sw, port, burst, to);
+    if (kind == PortKind.NIC) return Switching.pollNic(sw, port);
     let n: u32 = 0;
     if (kind == PortKind.VHOST) {
       n = Device.isPacked(load<u32>(port, Port.from))
@@ -69,25 +69,29 @@ export class Switching {
     return n ? Switching.process(sw, port, n) : 0;
   }
 
-  static pollNic(sw: usize, port: usize, burst: u32, to: usize): u32 {
+  static pollNic(sw: usize, port: usize): u32 {
     const nic: usize = load<u32>(port, Port.to);
     const queues = load<u32>(nic, Nic.rxQueues);
-    const others = max<u32>(load<u32>(sw, Switch.ports), 2) - 1;
     let moved: u32 = 0;
-    for (let i: u32 = 0; i < queues; i++) {
-      const q = Card.rxQueue(nic, i);
-      const mapping: usize = load<u32>(q, RxQueue.mapping);
-      const passed = mapping ? Switching.passMapped(sw, port, q, mapping, burst) : 0;
-      moved += passed;
-      // What isn't one guest's is for all: a burst for each, sorted together.
-      let left = (mapping ? burst : burst * others) - passed;
-      for (let n: u32 = 1; n && left; ) {
-        const some = min(left, <u32>BURST_MAX);
-        n = Pmd.rxBurst(q, to, some, BURST_DESCRIPTORS);
-        if (n) moved += Switching.process(sw, port, n);
-        left -= some;
-      }
-      if (!Pmd.wantsRefill(q)) continue;
+    for (let i: u32 = 0; i < queues; i++) moved += Switching.pollQueue(sw, port, Card.rxQueue(nic, i));
+    return moved;
+  }
+
+  /** One burst from receive queue `q` of the card at `port`. Returns the frames moved. */
+  static pollQueue(sw: usize, port: usize, q: usize): u32 {
+    const burst = load<u32>(sw, Switch.burst);
+    const to = sw + Switch.packets;
+    const mapping: usize = load<u32>(q, RxQueue.mapping);
+    let moved = mapping ? Switching.passMapped(sw, port, q, mapping, burst) : 0;
+    // What isn't one guest's is for all: a burst for each, sorted together.
+    let left = burst * (mapping ? 1 : max<u32>(load<u32>(sw, Switch.ports), 2) - 1) - moved;
+    for (let n: u32 = 1; n && left; ) {
+      const some = min(left, <u32>BURST_MAX);
+      n = Pmd.rxBurst(q, to, some, BURST_DESCRIPTORS);
+      if (n) moved += Switching.process(sw, port, n);
+      left -= some;
+    }
+    if (Pmd.wantsRefill(q)) {
       if (mapping) Mappings.refill(mapping, load<u32>(sw, Switch.lcore));
       else Pmd.refill(q, load<u32>(sw, Switch.lcore), load<u32>(q, RxQueue.mask) + 1);
     }

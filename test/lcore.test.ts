@@ -203,6 +203,24 @@ test("a card that is short of a guest's buffers is told of new ones, though some
   await until(() => onCard() === full);
 });
 
+test("a guest's frames wake the poller of its own receive queue, and no other guest's", async () => {
+  const r = await launched("iovtee", 3);
+  const { address } = r.host.lcores[0]!;
+  const queues = r.guests.map((guest) => r.core.u32(guest.mapping + Mapping.queue));
+  const kinds = queues.map((queue) => {
+    const bell = r.core.u32(queue + RxQueue.bell);
+    return [r.core.u32(bell + Poller.kind), r.core.u32(bell + Poller.addr), r.core.u32(bell + Poller.lcore)];
+  });
+  expect(kinds).toEqual(queues.map((queue) => [Kind.RX_QUEUE, queue, address]));
+  expect(new Set(queues.map((queue) => r.core.u32(queue + RxQueue.bell))).size).toBe(3);
+  patience(r, 10);
+  await until(() => queues.every((queue) => r.core.u32(queue + RxQueue.armed) === 1));
+  patience(r, 1_000_000_000); // what polls now goes on
+  expect(r.nic.receive([frame(r.guests[1]!.mac, 7)])).toBe(1);
+  expect(collect(r, 1).map(numberOf)).toEqual([7]);
+  expect(queues.map((queue) => r.core.u32(queue + RxQueue.armed))).toEqual([1, 0, 1]);
+});
+
 test.each([
   ["split", "vhost", false],
   ["split", "iovtee", false],

@@ -7,9 +7,11 @@ const PATIENCE = 10_000;
 /** Looks at the lcore's own line between two empty turns; about 30 ns. */
 const PAUSE = 32;
 
-/** What an lcore polls: a port of the switch `owner`, or a guest, whose `owner` is 0. */
+/** What an lcore polls: a port of the switch `owner`, a receive queue of a card at such a port, or a guest. */
 export interface Polled {
+  readonly kind: Kind.PORT | Kind.RX_QUEUE | Kind.GUEST;
   readonly address: number;
+  /** 0 for a guest. */
   readonly owner: number;
 }
 
@@ -39,8 +41,9 @@ export function pollerAt(lcore: number, number: number): number {
 
 /** From now on the lcore, which isn't running, polls these, in this order: `Lcore.POLLERS_MAX - 1` at most. */
 export function setPollers(core: Core, lcore: number, polled: readonly Polled[]): void {
-  polled.forEach(({ address, owner }, i) => {
+  polled.forEach(({ kind, address, owner }, i) => {
     core.setFields(pollerAt(lcore, i + 1), {
+      [Poller.kind]: kind,
       [Poller.addr]: address,
       [Poller.owner]: owner,
       [Poller.lcore]: lcore,

@@ -2,9 +2,12 @@
 import {
   Driver,
   Guest as GuestLayout,
+  Kind,
   Lcore,
+  Mapping,
   Nic as NicLayout,
   Ring,
+  RxQueue,
   Switch as SwitchLayout,
   TxQueue,
   Virtqueue,
@@ -33,32 +36,40 @@ export function place(
 ): void {
   const polled: Polled[][] = lcores.map(() => []);
   /** @returns the poller's address, for whoever rings for it: so there must be one */
-  const poll = (lcore: number, address: number, owner: number): number => {
+  const poll = (lcore: number, kind: Polled["kind"], address: number, owner = 0): number => {
     const list = polled[lcore] as Polled[];
     if (list.length === Lcore.POLLERS_MAX - 1) {
       throw new RangeError(
-        `lcore${lcore}: more than ${list.length} ports and guests, expected other lcores for some`,
+        `lcore${lcore}: more than ${list.length} ports, guests and receive queues, expected other lcores for some`,
       );
     }
-    return pollerAt(lcores[lcore] as number, list.push({ address, owner }));
+    return pollerAt(lcores[lcore] as number, list.push({ kind, address, owner }));
   };
   for (const sw of switches) {
     const lcore = placed.get(sw) ?? 0;
     core.setU32(sw.address + SwitchLayout.lcore, lcore);
-    // A turn takes frames from the cards to the guests and on to the switch again.
-    const cards = sw.ports.filter((port) => port.of instanceof Nic);
-    let card = 0;
-    for (const { address, of } of cards) {
-      card = poll(lcore, address, sw.address);
-      core.setU32((of as Nic).address + NicLayout.bell, card);
-      const queue = core.u32((of as Nic).address + NicLayout.tx);
-      core.setU32(queue + TxQueue.bell, pollerAt(lcores[0] as number, 0));
+    const pollQueue = (queue: number): number => {
+      const poller = poll(lcore, Kind.RX_QUEUE, queue, sw.address);
+      core.setU32(queue + RxQueue.bell, poller);
+      return poller;
+    };
+    // A turn takes frames from the cards to the guests and on to the switch again: from what isn't one guest's first,
+    // then guest by guest, so that a frame is in the cache until the guest has done with it.
+    for (const { address, of } of sw.ports) {
+      if (!(of instanceof Nic)) continue;
+      core.setU32(core.u32(of.address + NicLayout.tx) + TxQueue.bell, pollerAt(lcores[0] as number, 0));
+      for (let i = 0; i < core.u32(of.address + NicLayout.rxQueues); i++) {
+        core.setU32(of.rxQueue(i) + RxQueue.port, address);
+        if (!core.u32(of.rxQueue(i) + RxQueue.mapping)) pollQueue(of.rxQueue(i));
+      }
     }
     for (const { address, of } of sw.ports) {
       if (of instanceof Nic) continue;
+      const mapped = of instanceof Guest && of.mapping ? core.u32(of.mapping + Mapping.queue) : 0;
+      const queue = mapped ? pollQueue(mapped) : 0;
       // One that is stopped doesn't run: what is left in its queues is nobody's.
-      const guest = sw.isRunning(of) ? poll(placed.get(of) ?? 0, of.address, 0) : 0;
-      const port = poll(lcore, address, sw.address);
+      const guest = sw.isRunning(of) ? poll(placed.get(of) ?? 0, Kind.GUEST, of.address) : 0;
+      const port = poll(lcore, Kind.PORT, address, sw.address);
       if (!(of instanceof Guest)) {
         core.setU32(of.toHost + Ring.bell, port);
         continue;
@@ -66,8 +77,8 @@ export function place(
       core.setU32(of.rxVirtqueue + Virtqueue.bell, guest);
       core.setU32(of.txVirtqueue + Virtqueue.bell, guest);
       core.setU32(core.u32(of.address + GuestLayout.tx) + Driver.bell, port);
-      // A card that is short of a mapped guest's buffers waits for them.
-      core.setU32(core.u32(of.address + GuestLayout.rx) + Driver.bell, of.mapping ? card : 0);
+      // A mapped queue that is short of the guest's buffers waits for them.
+      core.setU32(core.u32(of.address + GuestLayout.rx) + Driver.bell, queue);
     }
   }
   lcores.forEach((lcore, i) => {
