@@ -60,14 +60,16 @@ export async function within<T>(
   signal?: AbortSignal,
 ): Promise<T> {
   let timer: NodeJS.Timeout | undefined;
+  const over = new AbortController();
   const late = new Promise<never>((_, fail) => {
     timer = setTimeout(() => fail(new Error(`${what}: no answer in ${milliseconds / 1000} s`)), milliseconds);
-    signal?.addEventListener("abort", () => fail(signal.reason), { once: true });
+    signal?.addEventListener("abort", () => fail(signal.reason), { once: true, signal: over.signal });
     if (signal?.aborted) fail(signal.reason);
   });
   try {
     return await Promise.race([promise, late]);
   } finally {
     clearTimeout(timer);
+    over.abort();
   }
 }
