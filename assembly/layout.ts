@@ -540,6 +540,18 @@ export const SHADOW_REST = 16;
 /** Segments that one indirect table of the guest's driver holds. */
 export const INDIRECT_ENTRIES = 8;
 
+/** What a guest's driver drives. */
+export enum DriverKind {
+  /** virtio-net over split or packed virtqueues. */
+  SPLIT = 0,
+  PACKED = 1,
+  /** A netmap port. */
+  NETMAP = 2,
+  /** A card's own descriptor rings: a poll-mode driver. */
+  NATIVE = 3,
+  VDPDK = 4,
+}
+
 /**
  * A guest: a region, its virtio-net driver and a network function.
  *
@@ -558,6 +570,8 @@ export enum Guest {
   free = 24,
   freeCount = 28,
   bufferSize = 36,
+  /** DriverKind: what `rx` and `tx` are. */
+  driver = 40,
   burst = 44,
   /** Table of the function's own (firewall rules), its length. */
   table = 48,

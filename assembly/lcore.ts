@@ -9,7 +9,6 @@
 import { Count } from "./count";
 import { Guests } from "./guest";
 import {
-  Guest,
   Kind,
   Lcore,
   LcoreCommand,
@@ -25,7 +24,6 @@ import { Card, Pmd } from "./nic";
 import { Switching } from "./switch";
 import { Sync } from "./sync";
 import { Device } from "./virtqueue/device";
-import { Drivers } from "./virtqueue/driver";
 
 /** `Poller.idle` of one that is armed and isn't polled. */
 const ARMED: u32 = 0xffff_ffff;
@@ -211,11 +209,8 @@ export class Lcores {
   static arm(p: usize, on: bool): void {
     const addr: usize = load<u32>(p, Poller.addr);
     const what = load<u32>(p, Poller.kind);
-    if (what == Kind.GUEST) {
-      // Its sent buffers are what it receives into: it has to be told of them too.
-      Drivers.arm(load<u32>(addr, Guest.rx), on);
-      Drivers.arm(load<u32>(addr, Guest.tx), on);
-    } else if (what == Kind.RX_QUEUE) Lcores.armQueue(addr, on);
+    if (what == Kind.GUEST) Guests.arm(addr, on);
+    else if (what == Kind.RX_QUEUE) Lcores.armQueue(addr, on);
     else if (load<u32>(addr, Port.kind) == PortKind.VHOST) {
       const vq: usize = load<u32>(addr, Port.from);
       if (Device.isUsable(vq)) Device.arm(vq, on);
@@ -235,22 +230,12 @@ export class Lcores {
   static cursors(p: usize): u64 {
     const addr: usize = load<u32>(p, Poller.addr);
     const what = load<u32>(p, Poller.kind);
-    if (what == Kind.GUEST) {
-      return Lcores.joined(
-        Drivers.cursor(load<u32>(addr, Guest.rx)),
-        Drivers.cursor(load<u32>(addr, Guest.tx)),
-      );
-    }
+    if (what == Kind.GUEST) return Guests.cursor(addr);
     if (what == Kind.RX_QUEUE) {
       const mapping: usize = load<u32>(addr, RxQueue.mapping);
       return mapping ? Device.cursor(load<u32>(mapping, Mapping.virtqueue)) : 0;
     }
     return load<u32>(addr, Port.kind) == PortKind.VHOST ? Device.cursor(load<u32>(addr, Port.from)) : 0;
-  }
-
-  /** Two numbers as one that changes when one of them, or both, move a little. */
-  @inline static joined(a: u64, b: u64): u64 {
-    return a * 0x9e37_79b9_7f4a_7c15 + b;
   }
 
   /** Between two turns of which the first moved nothing. */

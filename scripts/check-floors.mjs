@@ -50,6 +50,7 @@ const FLOORS = {
   "src/roles/vswitch.ts": 5,
   "src/roles/guest.ts": 5,
   "src/attach/": 4,
+  "src/attach/names.ts": 1,
   "src/roles/nic.ts": 3,
   "src/ports/": 3,
   "src/core/": 2,

@@ -4,7 +4,7 @@ import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 
 // What runs lcores on threads of their own is in the shared build only.
-const LIMITS = { "iovtee.wasm": 32 * 1024, "iovtee.shared.wasm": 36 * 1024 };
+const LIMITS = { "iovtee.wasm": 96 * 1024, "iovtee.shared.wasm": 96 * 1024 };
 const PAGES = [2, 1000, 65536];
 
 for (const [name, shared] of /** @type {const} */ ([

@@ -5,6 +5,7 @@ import {
   DriverMode,
   Feature,
   INDIRECT_ENTRIES,
+  NetHeader,
   PackedDesc,
   PackedEvent,
   Packet,
@@ -21,6 +22,16 @@ const AVAIL_USED: u32 = DescFlag.AVAIL | DescFlag.USED;
 @final
 @unmanaged
 export class PackedDriver {
+  /** Bytes of the net header in front of each frame. */
+  @inline header(): u32 {
+    return NetHeader.SIZE;
+  }
+
+  /** Free descriptors. */
+  @inline room(drv: usize): u32 {
+    return load<u32>(drv, Driver.freeCount);
+  }
+
   /** As `SplitDriver.post`. The burst's first descriptor gets its flags in `publish`. */
   post(drv: usize, from: usize, n: u32, writable: bool): u32 {
     store<u32>(drv, writable ? 0 : u32.MAX_VALUE, Driver.ignored);

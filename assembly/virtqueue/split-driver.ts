@@ -5,6 +5,7 @@ import {
   DriverMode,
   Feature,
   INDIRECT_ENTRIES,
+  NetHeader,
   Packet,
   PacketFlag,
   RING_FLAG_NO_EVENT,
@@ -21,6 +22,16 @@ import { Drivers, FLAGGED } from "./driver";
 @final
 @unmanaged
 export class SplitDriver {
+  /** Bytes of the net header in front of each frame. */
+  @inline header(): u32 {
+    return NetHeader.SIZE;
+  }
+
+  /** Free descriptors. */
+  @inline room(drv: usize): u32 {
+    return load<u32>(drv, Driver.freeCount);
+  }
+
   /**
    * Makes the frames at `from` (`n` segments) available, each as one buffer. Returns the segments posted:
    * whole frames, as many as there are free descriptors for.

@@ -4,6 +4,7 @@ import { dirname, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { SingleBar } from "cli-progress";
 import { Command, Option } from "commander";
+import { ATTACHMENTS } from "../attach/names.ts";
 import {
   CaptureError,
   type LatencyReport,
@@ -246,7 +247,7 @@ const program = new Command("iovtee")
 program
   .command("pvp")
   .description("Frames from the wire through NIC, switch, guest, switch and NIC, each checked.")
-  .option("--attach <LIST>", "vhost, iovtee", list(["vhost", "iovtee"]))
+  .option("--attach <LIST>", ATTACHMENTS.join(", "), list([...ATTACHMENTS]))
   .option("--size <LIST>", "bytes on the wire (64 to 9026), or imix (default: 64,1514,imix)", sizes)
   .option("--in <FILE>", "pcap or pcapng capture that plays the wire, instead of --size")
   .option("--out <FILE>", "write what the NIC sends in the first round of the first run, as pcap")
@@ -293,7 +294,7 @@ program
   .description("Throughput of many guests side by side on one switch, of all and of each.")
   .option("--guests <LIST>", "numbers of guests (default: 1,2,4,8,16,32,64)", numbers)
   .option("--busy <N>", "how many of them have traffic (default: all)", number)
-  .option("--attach <LIST>", "vhost, iovtee", list(["vhost", "iovtee"]))
+  .option("--attach <LIST>", ATTACHMENTS.join(", "), list([...ATTACHMENTS]))
   .option("--size <SIZE>", "bytes on the wire (64 to 9026), or imix (default: 64)", size)
   .option("--burst <N>", "frames taken at a time, 1 to 256 (default: 32)", number)
   .option("--ring <N>", "descriptors in a guest's ring, a power of two up to 1024 (default: 256)", number)
@@ -306,7 +307,7 @@ program
   .command("bench")
   .description("The frames of pvp in every runtime that is found, in turn, in one table.")
   .option("--runtimes <LIST>", "all, or names: node,deno, one version of Node: node22", "all")
-  .option("--attach <LIST>", "vhost, iovtee", list(["vhost", "iovtee"]))
+  .option("--attach <LIST>", ATTACHMENTS.join(", "), list([...ATTACHMENTS]))
   .option("--size <LIST>", "bytes on the wire (64 to 9026), or imix (default: 64,1514,imix)", sizes)
   .option("--packets <N>", "frames a round (default: 200000)", number)
   .option("--repeat <N>", "passes over all runtimes, of three rounds each", number, 5)

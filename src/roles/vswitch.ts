@@ -7,7 +7,6 @@ import {
   PortKind,
   Port as PortLayout,
   Switch as SwitchLayout,
-  TAKES_NOTHING,
 } from "../../assembly/layout.ts";
 import { map, unmap } from "../attach/iovtee.ts";
 import type { HostMemory } from "../core/host-memory.ts";
@@ -107,6 +106,11 @@ export class VSwitch {
       throw new RangeError(`${of.name}: connected to ${other.name} already, expected to one switch, once`);
     }
     if (of instanceof Guest) {
+      if (!of.device.port) {
+        throw new RangeError(
+          `${of.name}: attached by ${of.attach}, which bypasses a switch, expected no connection to one`,
+        );
+      }
       const twin = this.ports.find(
         (port) => port.of instanceof Guest && parseMac(port.of.mac) === parseMac(of.mac),
       );
@@ -287,14 +291,6 @@ function endsOf(of: Nic | Guest | FramePort): Record<number, number> {
   if (of instanceof Nic) {
     return { [PortLayout.kind]: PortKind.NIC, [PortLayout.to]: of.address, [PortLayout.trustsMark]: 1 };
   }
-  if (of instanceof Guest) {
-    return {
-      [PortLayout.kind]: PortKind.VHOST,
-      [PortLayout.to]: of.rxVirtqueue,
-      [PortLayout.from]: of.txVirtqueue,
-      [PortLayout.mapping]: of.mapping,
-      [PortLayout.takes]: of.mapping ? of.mappingId : TAKES_NOTHING,
-    };
-  }
+  if (of instanceof Guest) return { ...of.device.port };
   return { [PortLayout.kind]: PortKind.RING, [PortLayout.to]: of.fromHost, [PortLayout.from]: of.toHost };
 }

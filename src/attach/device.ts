@@ -1,0 +1,26 @@
+/** What an attachment gives a guest: its network device. One file each in this folder. */
+import type { DriverKind } from "../../assembly/layout.ts";
+import type { Core, Placed } from "../core/core.ts";
+
+/** A guest's memory, in which its rings lie from the beginning on, and its buffers behind them. */
+export interface GuestMemory {
+  readonly core: Core;
+  /** The guest's, for errors. */
+  readonly name: string;
+  readonly region: Placed;
+  readonly regionSize: number;
+}
+
+/** A guest's network device: rings, the guest's drivers of them, and the host's side. */
+export interface GuestDevice {
+  readonly kind: DriverKind;
+  /** Addresses of the guest's drivers of its receive and its transmit queue. */
+  readonly rx: number;
+  readonly tx: number;
+  /** Fields of the switch port (layout: `Port`) that it is connected by; nothing where it bypasses the switch. */
+  readonly port?: Readonly<Record<number, number>>;
+  /** Both queues are set up, empty and ready; all buffers are the guest's. */
+  start(): void;
+  /** From here on no byte of the guest's memory is written any more. */
+  stop(): void;
+}
