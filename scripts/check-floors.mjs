@@ -40,6 +40,7 @@ const FLOORS = {
   "src/runtimes/": 11,
   "src/index.ts": 11,
   "src/latency.ts": 10,
+  "src/explain.ts": 10,
   "src/scale.ts": 10,
   "src/pvp.ts": 10,
   "src/testbed.ts": 9,

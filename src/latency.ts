@@ -7,10 +7,9 @@
  */
 import { runtime, sharedMemory } from "#platform";
 import { Generated, Generator, Lcore, Nic, Packet, PacketFlag, TxQueue } from "../assembly/layout.ts";
-import type { Attach } from "./host.ts";
 import { integer } from "./options.ts";
 import { FrameGenerator, type FrameSize } from "./ports/generator.ts";
-import { type Checked, checked, type PvpOptions, type PvpReport } from "./pvp.ts";
+import { type Checked, checked, type PvpOptions, type PvpReport, type Row, rowsOf } from "./pvp.ts";
 import { Testbed, WIRE_MAC } from "./testbed.ts";
 
 /** Where times are counted, in nanoseconds: what `hdr-histogram-js` makes, or any that has these. */
@@ -50,7 +49,8 @@ export interface LatencyOptions
 
 /** An attachment at a frame size and a load. Times are microseconds; NaN where no frame came back. */
 export interface LatencyRun {
-  attach: Attach;
+  /** An attachment, or those of a chain, joined by commas. */
+  attach: string;
   frame: FrameSize;
   /** Frames offered a second. */
   load: number;
@@ -128,11 +128,12 @@ export async function latency(options: LatencyOptions): Promise<LatencyReport> {
     const each = Math.ceil((one * ROUND_MS) / 1000);
     return Array.from({ length: Math.ceil(frames / each) }, (_, i) => Math.min(each, frames - i * each));
   });
-  const total = o.size.length * o.attach.length * rounds.flat().length;
+  const rows = rowsOf(o);
+  const total = o.size.length * rows.length * rounds.flat().length;
   let done = 0;
   for (const frame of o.size) {
     const rigs: Rig[] = [];
-    for (const attach of o.attach) rigs.push(await Rig.create(attach, frame, o));
+    for (const row of rows) rigs.push(await Rig.create(row, frame, o));
     for (const rig of rigs) rig.warmUp();
     for (const [i, one] of load.entries()) {
       const frames = rounds[i] as number[];
@@ -165,20 +166,20 @@ class Rig {
   late = 0;
 
   private constructor(
-    readonly attach: Attach,
+    readonly attach: string,
     readonly frame: FrameSize,
     readonly burst: number,
     readonly bed: Testbed,
     readonly generator: FrameGenerator,
   ) {}
 
-  static async create(attach: Attach, frame: FrameSize, o: Checked): Promise<Rig> {
-    const bed = await Testbed.create(attach, o);
+  static async create(row: Row, frame: FrameSize, o: Checked): Promise<Rig> {
+    const bed = await Testbed.create(row.attachments, o);
     const to = bed.heads.map(({ mac }) => mac);
     const { core } = bed.host;
     const generator = new FrameGenerator(core, { size: frame, to, from: WIRE_MAC, seed: o.seed, flows: 64 });
     await bed.launch();
-    return new Rig(attach, frame, o.burst, bed, generator);
+    return new Rig(row.name, frame, o.burst, bed, generator);
   }
 
   /** Until the engine has compiled for speed what runs here. */

@@ -30,8 +30,11 @@ export interface PvpOptions {
   packets?: number;
   burst?: number;
   ring?: number;
-  /** Guests in a row. */
-  chain?: number;
+  /**
+   * Guests in a row: how many, of which the first is attached by `attach` and the others by vhost; or the attachments of
+   * all of them, which are then the one row of the table.
+   */
+  chain?: number | readonly Attach[];
   /** Guests side by side, each with traffic of its own. */
   guests?: number;
   function?: FunctionName;
@@ -55,7 +58,8 @@ export interface PvpOptions {
  * move while a program runs (a deployed Worker), what is a rate or a time is NaN: null in JSON.
  */
 export interface PvpRun {
-  attach: Attach;
+  /** An attachment, or those of a chain, joined by commas. */
+  attach: string;
   frame: number | string;
   packets: number;
   mpps: number;
@@ -122,14 +126,15 @@ export async function pvp(options: PvpOptions): Promise<PvpReport> {
     ...(o.lcores ? { lcores: o.lcores } : {}),
     runs: [],
   };
-  const total = frames.length * o.attach.length * o.repeat;
+  const rows = rowsOf(o);
+  const total = frames.length * rows.length * o.repeat;
   let done = 0;
   let broken: CaptureError | undefined;
   const writer = o.out === undefined ? undefined : new CaptureWriter(o.out);
   try {
     for (const frame of frames) {
       const rigs: Rig[] = [];
-      for (const attach of o.attach) rigs.push(await Rig.create(attach, frame, o));
+      for (const row of rows) rigs.push(await Rig.create(row, frame, o));
       for (const rig of rigs) await rig.warmUp(o.signal);
       for (let round = 0; round < o.repeat && !o.signal?.aborted; round++) {
         for (const rig of rigs) {
@@ -151,6 +156,19 @@ export async function pvp(options: PvpOptions): Promise<PvpReport> {
   if (o.signal?.aborted) report.interrupted = true;
   if (broken) throw Object.assign(broken, { report });
   return report;
+}
+
+/** @internal What is compared: each with the attachments of its guests in a row. */
+export interface Row {
+  name: string;
+  attachments: readonly Attach[];
+}
+
+/** @internal One for each attachment, or one for a chain of named ones. */
+export function rowsOf({ attach, chain }: Pick<Checked, "attach" | "chain">): Row[] {
+  if (typeof chain !== "number") return [{ name: chain.join(","), attachments: chain }];
+  const rest = Array<Attach>(chain - 1).fill("vhost");
+  return attach.map((name) => ({ name, attachments: [name, ...rest] }));
 }
 
 /** @internal `PvpOptions` with the defaults filled in. */
@@ -179,10 +197,12 @@ export function checked(options: PvpOptions): Checked {
   o.burst = whole("burst", options.burst ?? 32, 1, 256);
   o.ring = whole("ring", options.ring ?? 256, 2, 1024);
   if (o.ring & (o.ring - 1)) throw new RangeError(`ring: ${o.ring}, expected a power of two from 2 to 1024`);
-  o.chain = whole("chain", options.chain ?? 1, 1, 64);
+  const { chain = 1 } = options;
+  const length = whole("chain", typeof chain === "number" ? chain : chain.length, 1, 64);
+  o.chain = chain;
   o.guests = whole("guests", options.guests ?? 1, 1, 1000);
-  if (o.chain * o.guests > 1000)
-    throw new RangeError(`guests: ${o.chain * o.guests} in all, expected at most 1000`);
+  if (length * o.guests > 1000)
+    throw new RangeError(`guests: ${length * o.guests} in all, expected at most 1000`);
   o.repeat = whole("repeat", options.repeat ?? 7, 1, 1000);
   o.seed = whole("seed", options.seed ?? 1, 0, 0xffffffff);
   if (options.packets !== undefined) whole("packets", options.packets, 1, 2 ** 40);
@@ -202,22 +222,22 @@ class Rig {
   #notifications = 0;
 
   private constructor(
-    readonly attach: Attach,
+    readonly attach: string,
     readonly frame: FrameSize | string,
     readonly o: Checked,
     readonly bed: Testbed,
     readonly wire: Wire,
   ) {}
 
-  static async create(attach: Attach, frame: FrameSize | string, o: Checked): Promise<Rig> {
-    const bed = await Testbed.create(attach, o);
+  static async create(row: Row, frame: FrameSize | string, o: Checked): Promise<Rig> {
+    const bed = await Testbed.create(row.attachments, o);
     const to = bed.heads.map((guest) => guest.mac);
     const wire =
       o.capture === undefined
         ? new GeneratorWire(bed.host, bed.nic, frame as FrameSize, to, o)
         : new CaptureWire(bed.host, bed.nic, o.capture, to, o);
     await bed.launch();
-    return new Rig(attach, frame, o, bed, wire);
+    return new Rig(row.name, frame, o, bed, wire);
   }
 
   /** Until the engine has compiled the core for speed. */

@@ -153,7 +153,7 @@ class Rig {
     // An eighth more than is offered for a cycle.
     const offered = o.burst * Math.max(busy, LEAST_BURSTS);
     const cardRing = Math.min(CARD_RING_MAX, 2 ** Math.ceil(Math.log2((offered * 8) / 7)));
-    const bed = await Testbed.create(attach, { ...o, guests, chain: 1, cardRing });
+    const bed = await Testbed.create([attach], { ...o, guests, cardRing });
     const to = bed.guests.slice(0, busy).map(({ mac }) => mac);
     const generator = new FrameGenerator(bed.host.core, {
       size,

@@ -12,8 +12,6 @@ export interface TestbedOptions {
   /** Descriptors in the card's rings, but for those of mapped guests; default `ring`. */
   cardRing?: number;
   burst: number;
-  /** Guests in a row. */
-  chain: number;
   /** Rows side by side. */
   guests: number;
   function: FunctionName;
@@ -37,37 +35,40 @@ export class Testbed {
     readonly places: Places | undefined,
   ) {}
 
-  /** Nothing runs yet: see `launch`. */
-  static async create(attach: Attach, o: TestbedOptions): Promise<Testbed> {
-    const count = o.guests * o.chain;
+  /**
+   * Nothing runs yet: see `launch`.
+   * @param row attachments of the guests of a row, in the order in which frames pass them; the card feeds the first
+   */
+  static async create(row: readonly Attach[], o: TestbedOptions): Promise<Testbed> {
+    const chain = row.length;
+    const count = o.guests * chain;
     const { cardRing = o.ring } = o;
     const buffers = Math.min(65535, 1024 + cardRing * 4);
     // Whole pages for each guest; host buffers; the NIC's rings; the tables of each object.
     const guestBytes = Math.ceil((o.ring * 5000 + 64 * 2176) / 65536) * 65536 + o.ring * 300 + 32768;
     const bytes = 8 * 1024 * 1024 + buffers * 2200 + count * (guestBytes + o.ring * 64);
     const host = await Host.create({ memory: bytes, buffers, shared: o.lcores !== undefined });
-    const nic = host.nic({ ring: cardRing, mappedRing: o.ring, queues: o.guests + 1 });
+    const nic = host.nic({ ring: cardRing, mappedRing: o.ring, queues: count + 1 });
     const rules = o.function === "firewall" ? parseRules(o.rules ?? "") : undefined;
     const guests: Guest[] = [];
     const mac = (i: number) => localMac(0, i + 1);
     for (let g = 0; g < o.guests; g++) {
-      for (let c = 0; c < o.chain; c++) {
-        const i = g * o.chain + c;
+      for (const [c, attach] of row.entries()) {
+        const i = g * chain + c;
         guests.push(
           host.guest({
-            // Only the first guest of a chain is fed by the card.
-            attach: c === 0 ? attach : "vhost",
+            attach,
             run: o.function,
             ring: o.ring,
             mac: mac(i),
             ...(rules ? { rules } : {}),
-            ...(o.chain > 1 ? { nextHop: c + 1 < o.chain ? mac(i + 1) : WIRE_MAC } : {}),
+            ...(chain > 1 ? { nextHop: c + 1 < chain ? mac(i + 1) : WIRE_MAC } : {}),
           }),
         );
       }
     }
     const sw = host.vswitch({ connect: [nic, ...guests], burst: o.burst });
-    const heads = guests.filter((_, i) => i % o.chain === 0);
+    const heads = guests.filter((_, i) => i % chain === 0);
     const places = o.lcores && host.shared ? parseLcores(o.lcores) : undefined;
     return new Testbed(host, nic, guests, heads, sw, places);
   }

@@ -16,6 +16,7 @@ test("--help shows an example, for each command", () => {
     ["pvp", "--help"],
     ["bench", "--help"],
     ["scale", "--help"],
+    ["explain", "--help"],
     ["demo", "--help"],
   ]) {
     const { status, stdout } = run(...args);
@@ -156,6 +157,32 @@ test("--chain and --guests: every frame comes back", () => {
     expect(one).toMatchObject({ lost: 0, duplicated: 0, reordered: 0, corrupt: 0 });
     expect(one.copiesPerPacket).toBe(one.attach === "vhost" ? 4 : 3);
   }
+});
+
+test("--chain with attachments: one row, whose guests are attached so, in that order", () => {
+  const { status, stdout } = run(
+    "pvp",
+    "--chain",
+    "iovtee,vhost,iovtee",
+    "--size",
+    "64",
+    "--packets",
+    "4000",
+    "--repeat",
+    "1",
+    "--json",
+    "-",
+  );
+  expect(status).toBe(0);
+  const { runs } = JSON.parse(stdout);
+  expect(runs).toMatchObject([
+    { attach: "iovtee,vhost,iovtee", lost: 0, duplicated: 0, reordered: 0, corrupt: 0 },
+  ]);
+  // Only what comes from the card is in the first guest's buffers already.
+  expect(runs[0].copiesPerPacket).toBe(3);
+  const wrong = run("pvp", "--chain", "iovtee,nothing");
+  expect(wrong.status).toBe(2);
+  expect(wrong.stderr).toContain('"nothing", expected vhost or iovtee');
 });
 
 const OWN = `node${process.versions.node.split(".")[0]}`; // the Node that runs this

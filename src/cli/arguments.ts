@@ -1,5 +1,6 @@
 /** What the command's options may hold. */
 import { InvalidArgumentError } from "commander";
+import { ATTACHMENTS, type Attach } from "../attach/names.ts";
 import type { FrameSize } from "../index.ts";
 
 export const number = (text: string): number => {
@@ -15,6 +16,13 @@ export const list =
     if (wrong !== undefined) throw new InvalidArgumentError(`"${wrong}", expected ${choices.join(" or ")}.`);
     return named as Choice[];
   };
+
+/** Attachments by name, or all. */
+export const attachments = (text: string): Attach[] =>
+  text === "all" ? [...ATTACHMENTS] : list(ATTACHMENTS)(text);
+
+export const chain = (text: string): number | Attach[] =>
+  /^\d+$/.test(text) ? Number(text) : list(ATTACHMENTS)(text);
 
 export const numbers = (text: string): number[] => text.split(",").map(number);
 

@@ -3,8 +3,9 @@ import { existsSync, readFileSync, realpathSync, writeFileSync } from "node:fs";
 import { dirname, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { SingleBar } from "cli-progress";
-import { Command, Option } from "commander";
-import { ATTACHMENTS } from "../attach/names.ts";
+import { Argument, Command, Option } from "commander";
+import { ATTACHMENTS, type Attach } from "../attach/names.ts";
+import { explain } from "../explain.ts";
 import {
   CaptureError,
   type LatencyReport,
@@ -18,11 +19,12 @@ import {
 } from "../index.ts";
 import { checked } from "../pvp.ts";
 import { isClean, missing, NOISY, spread } from "../report/bench.ts";
+import { explanation } from "../report/datapaths.ts";
 import { fewFrames, latencyTable } from "../report/latency-table.ts";
 import { scaleTable } from "../report/scale-table.ts";
 import { benchTable, table, verdict } from "../report/table.ts";
 import { type Found, findRuntimes } from "../runtimes/index.ts";
-import { list, number, numbers, size, sizes } from "./arguments.ts";
+import { attachments, chain, number, numbers, size, sizes } from "./arguments.ts";
 import { type BenchOptions, bench, isSound } from "./bench.ts";
 import { loads, measureLatency } from "./latency.ts";
 
@@ -247,7 +249,7 @@ const program = new Command("iovtee")
 program
   .command("pvp")
   .description("Frames from the wire through NIC, switch, guest, switch and NIC, each checked.")
-  .option("--attach <LIST>", ATTACHMENTS.join(", "), list([...ATTACHMENTS]))
+  .option("--attach <LIST>", `all, or some of ${ATTACHMENTS.join(", ")} (default: vhost,iovtee)`, attachments)
   .option("--size <LIST>", "bytes on the wire (64 to 9026), or imix (default: 64,1514,imix)", sizes)
   .option("--in <FILE>", "pcap or pcapng capture that plays the wire, instead of --size")
   .option("--out <FILE>", "write what the NIC sends in the first round of the first run, as pcap")
@@ -258,7 +260,7 @@ program
   )
   .option("--burst <N>", "frames taken at a time, 1 to 256 (default: 32)", number)
   .option("--ring <N>", "descriptors in a ring, a power of two up to 1024 (default: 256)", number)
-  .option("--chain <N>", "guests in a row (default: 1)", number)
+  .option("--chain <N|LIST>", "guests in a row: how many, or their attachments in order (default: 1)", chain)
   .option("--guests <N>", "guests side by side, each with its own traffic (default: 1)", number)
   .addOption(
     new Option("--function <NAME>", "what the guest does (default: macswap)").choices([
@@ -294,7 +296,7 @@ program
   .description("Throughput of many guests side by side on one switch, of all and of each.")
   .option("--guests <LIST>", "numbers of guests (default: 1,2,4,8,16,32,64)", numbers)
   .option("--busy <N>", "how many of them have traffic (default: all)", number)
-  .option("--attach <LIST>", ATTACHMENTS.join(", "), list([...ATTACHMENTS]))
+  .option("--attach <LIST>", `all, or some of ${ATTACHMENTS.join(", ")} (default: vhost,iovtee)`, attachments)
   .option("--size <SIZE>", "bytes on the wire (64 to 9026), or imix (default: 64)", size)
   .option("--burst <N>", "frames taken at a time, 1 to 256 (default: 32)", number)
   .option("--ring <N>", "descriptors in a guest's ring, a power of two up to 1024 (default: 256)", number)
@@ -307,7 +309,7 @@ program
   .command("bench")
   .description("The frames of pvp in every runtime that is found, in turn, in one table.")
   .option("--runtimes <LIST>", "all, or names: node,deno, one version of Node: node22", "all")
-  .option("--attach <LIST>", ATTACHMENTS.join(", "), list([...ATTACHMENTS]))
+  .option("--attach <LIST>", `all, or some of ${ATTACHMENTS.join(", ")} (default: vhost,iovtee)`, attachments)
   .option("--size <LIST>", "bytes on the wire (64 to 9026), or imix (default: 64,1514,imix)", sizes)
   .option("--packets <N>", "frames a round (default: 200000)", number)
   .option("--repeat <N>", "passes over all runtimes, of three rounds each", number, 5)
@@ -316,6 +318,17 @@ program
   .option("--no-curves", "leave out of a written report latency and many guests, measured in this runtime")
   .addHelpText("after", "\nExample:\n  iovtee bench --runtimes node,deno --html bench.html")
   .action(runBench);
+
+program
+  .command("explain")
+  .description("What a datapath does, drawn, with the copies and notifications of ten packets.")
+  .addArgument(new Argument("<ATTACH>", "an attachment").choices(ATTACHMENTS))
+  .addHelpText("after", "\nExample:\n  iovtee explain iovtee")
+  .action(async (attach: Attach) => {
+    const found = await explain(attach);
+    process.stdout.write(`${explanation(found)}\n`);
+    process.exitCode = found.wrong === 0 ? 0 : 1;
+  });
 
 program
   .command("demo")
