@@ -35,6 +35,7 @@ export const LOOKS = [
   { symbol: "cross", dash: "4 2" },
   { symbol: "wye", dash: "10 3 2 3 2 3" },
   { symbol: "hexagon", dash: "1 4" },
+  { symbol: "asterisk", dash: "6 2 1 2" },
 ] as const;
 
 /** What a series looks like, the same in all plots of a page. */

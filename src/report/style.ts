@@ -2,8 +2,28 @@
 import { Markup } from "./markup.ts";
 
 /** Colours of the series, told apart by their lightness too. */
-const LIGHT = ["#b0511a", "#0b4f9e", "#2f7d3b", "#7b3fa0", "#7a6200", "#00707a", "#a8326e", "#4d4d4d"];
-const DARK = ["#f0a36e", "#7db8ff", "#86d694", "#d0a5f2", "#e3c75c", "#63d2da", "#f49cc6", "#c0c0c0"];
+const LIGHT = [
+  "#b0511a",
+  "#0b4f9e",
+  "#2f7d3b",
+  "#7b3fa0",
+  "#7a6200",
+  "#00707a",
+  "#a8326e",
+  "#4d4d4d",
+  "#5a7300",
+];
+const DARK = [
+  "#f0a36e",
+  "#7db8ff",
+  "#86d694",
+  "#d0a5f2",
+  "#e3c75c",
+  "#63d2da",
+  "#f49cc6",
+  "#c0c0c0",
+  "#bcdc5e",
+];
 
 const variables = (colors: string[]) => colors.map((color, i) => `--series-${i}: ${color};`).join(" ");
 
@@ -50,6 +70,7 @@ export const PATTERNS = new Markup(
     '<path d="M2,0V8M6,0V8" stroke-width="2"/>',
     '<path d="M-2,6L2,10M0,0L8,8M6,-2L10,2" stroke-width="2.5"/>',
     '<path d="M0,4H8M4,0V8" stroke-width="1.5"/>',
+    '<path d="M4,2A2,2 0 1 1 3.9,2Z" fill="none" stroke-width="1.5"/>',
   ]
     .map((path, i) => {
       const color = `var(--series-${i})`;
