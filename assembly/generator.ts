@@ -7,13 +7,14 @@ import { Count } from "./count";
 import { Generated, Generator, Packet, PacketFlag } from "./layout";
 import { Card } from "./nic";
 import { Parse } from "./parse";
+import { Wire } from "./wire";
 
 export class Gen {
   /** Sends `n` frames to the NIC as one burst; returns how many it took. */
   static send(gen: usize, nic: usize, n: u32): u32 {
     let taken: u32 = 0;
     for (let i: u32 = 0; i < n; i++) if (Gen.sendOne(gen, nic)) taken++;
-    Card.flush(nic);
+    Wire.flush(nic);
     return taken;
   }
 
@@ -47,7 +48,7 @@ export class Gen {
     store<u8>(load<u32>(gen, Generator.seen) + (seq & (Generator.WINDOW - 1)), 0);
     Count.add(gen + Generator.sent, 1);
     Count.add(gen + Generator.sentBytes, len);
-    return Card.receive(nic, frame, len);
+    return Wire.receive(nic, frame, len);
   }
 
   /** Takes and checks the first `n` descriptors that the NIC is to send, whole frames; returns the frames. */

@@ -19,6 +19,7 @@ import {
   Packet,
   PacketFlag,
 } from "./layout";
+import { NativeDriver } from "./native-driver";
 import { Desc } from "./packet";
 import { Drivers } from "./virtqueue/driver";
 import { PackedDriver } from "./virtqueue/packed-driver";
@@ -45,13 +46,21 @@ export class Guests {
   /** One turn: reclaim, receive, run the function, send, post empty buffers. Returns the frames received. */
   static poll(g: usize): u32 {
     const kind = load<u32>(g, Guest.driver);
+    if (kind == DriverKind.NATIVE) return Guests.turn<NativeDriver>(g);
     return kind == DriverKind.PACKED ? Guests.turn<PackedDriver>(g) : Guests.turn<SplitDriver>(g);
   }
 
   /** It is about to sleep (`on`), or polls again. Its sent buffers are what it receives into: it is told of them too. */
   static arm(g: usize, on: bool): void {
-    Drivers.arm(load<u32>(g, Guest.rx), on);
-    Drivers.arm(load<u32>(g, Guest.tx), on);
+    const rx: usize = load<u32>(g, Guest.rx);
+    const tx: usize = load<u32>(g, Guest.tx);
+    if (load<u32>(g, Guest.driver) == DriverKind.NATIVE) {
+      NativeDriver.arm(rx, on);
+      NativeDriver.arm(tx, on);
+    } else {
+      Drivers.arm(rx, on);
+      Drivers.arm(tx, on);
+    }
   }
 
   /** How far it has got in its queues, as a number that changes when it gets a little further in one, or both. */

@@ -15,6 +15,7 @@ import { Card, Pmd } from "./nic";
 import { Rings } from "./ring";
 import { Switching } from "./switch";
 import { Device } from "./virtqueue/device";
+import { Wire } from "./wire";
 
 // Set-up. Objects are allocated here and written by the host (src/core, src/roles), at the offsets of layout.ts.
 
@@ -88,14 +89,14 @@ export function receive(nic: usize, list: usize, n: u32): u32 {
   let taken: u32 = 0;
   for (let i: u32 = 0; i < n; i++) {
     const p = list + i * 16;
-    if (Card.receive(nic, load<u32>(p), load<u16>(p, 4))) taken++;
+    if (Wire.receive(nic, load<u32>(p), load<u16>(p, 4))) taken++;
   }
-  Card.flush(nic);
+  Wire.flush(nic);
   return taken;
 }
-/** Descriptors that the NIC is to send, from `TxQueue.head` on. */
+/** Descriptors that the NIC is to send, whole frames, from `TxQueue.head` of `Nic.wire` on. */
 export function toTransmit(nic: usize): u32 {
-  return Card.toTransmit(nic);
+  return Wire.toTransmit(nic);
 }
 export function transmitted(nic: usize, n: u32): void {
   Card.transmitted(nic, n);
@@ -105,7 +106,7 @@ export function refillRxQueue(queue: usize, lcore: u32): void {
   Pmd.refill(queue, lcore, load<u32>(queue, RxQueue.mask) + 1);
 }
 export function flushNic(nic: usize): void {
-  Card.flush(nic);
+  Wire.flush(nic);
 }
 export function enqueue(ring: usize, from: usize, n: u32): u32 {
   const some = Rings.enqueueBurst(ring, from, n);

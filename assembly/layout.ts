@@ -39,6 +39,8 @@ export enum Directory {
   lock = 20,
   /** Seconds since the host began, written by whoever drives the lcores; ageing is counted in it. */
   clock = 24,
+  /** The same in microseconds, running free: rates are counted in it. */
+  micros = 28,
   entries = 64,
 }
 
@@ -72,6 +74,8 @@ export enum Kind {
   PORT = 14,
   MAC_TABLE = 15,
   LCORE = 16,
+  PCI_FUNCTION = 24,
+  VEB = 25,
 }
 
 /**
@@ -205,6 +209,10 @@ export enum Nic {
   rssKey = 32,
   /** u8[RSS_TABLE_SIZE] indirection table. */
   rssTable = 36,
+  /** TxQueue that the wire is sent from: `tx`, or, of a card with functions that guests own, that of its packet buffer. */
+  wire = 56,
+  /** Its embedded switch, where guests own functions of it; or 0. */
+  veb = 60,
   /** Scratch for the card's parser: a flow key and its RSS input. */
   scratch = 128,
   /** u64 counters of the link. */
@@ -277,6 +285,179 @@ export enum TxQueue {
   tail = 192,
   SIZE = 256,
 }
+
+/** Page of an IOMMU, in bytes. */
+export const IO_PAGE = 4096;
+
+/** What a device may do with a page. */
+export enum IoAccess {
+  READ = 1,
+  WRITE = 2,
+}
+
+/**
+ * An IOMMU's table for one function of a card: what of a guest's memory its DMA reaches. I/O virtual addresses are
+ * guest addresses, as VFIO maps a guest's memory.
+ */
+export enum Iommu {
+  /** Address and bytes of the guest's region. */
+  base = 0,
+  limit = 4,
+  /** u8 for each page: IoAccess bits. */
+  pages = 8,
+  /** Guest address of the last access that was refused. */
+  faultAddress = 12,
+  SIZE = 16,
+}
+
+/** Most descriptors of one frame in a function's ring, as i40e has it for what is sent. */
+export const FUNCTION_SEGMENTS = 8;
+/** Shortest receive buffer that a function takes, in bytes. */
+export const FUNCTION_BUFFER_MIN = 64;
+
+/**
+ * A descriptor ring of a function, in the guest's memory: packet descriptors as of the card's own rings, but with guest
+ * addresses. What stands here is the card's, and out of the guest's reach, but for its registers.
+ *
+ *     line 0  configuration
+ *     line 1  card's side: next descriptor
+ *     line 2  registers, written by the guest's driver: tail ("doorbell"), interrupt mask
+ */
+export enum FunctionRing {
+  /** Guest address of the ring. */
+  ring = 0,
+  mask = 4,
+  /** 1: the card uses it. */
+  running = 8,
+  /** 0, or the Fault that stopped this ring until the driver resets it. */
+  broken = 12,
+  /** The guest's poller that its interrupt rings for, or 0. */
+  bell = 16,
+  head = 64,
+  /** Received: address of the burst's first descriptor, whose DONE is written last, and its len and flags; 0: none. */
+  first = 68,
+  firstWord = 72,
+  /** Sent: some since the last interrupt. */
+  sent = 76,
+  tail = 128,
+  /** 1: the guest's driver sleeps, and wants an interrupt. */
+  armed = 132,
+  SIZE = 192,
+}
+
+/** Why a ring of a function was stopped: the card's malicious driver detection. */
+export enum Fault {
+  NONE = 0,
+  /** The IOMMU: address plus length leaves the guest's region. */
+  ADDRESS = 1,
+  /** The IOMMU: a page that isn't mapped, or not for this. */
+  UNMAPPED = 2,
+  /** A buffer of no length, one too short to receive into, or a frame longer than any. */
+  LENGTH = 3,
+  /** A frame of more descriptors than the card takes for one. */
+  CHAIN = 4,
+  /** The tail register is further than the ring is long. */
+  TAIL = 5,
+  COUNT = 6,
+}
+
+/** Why a frame for a function, or from it, was dropped. */
+export enum FunctionDrop {
+  /** The guest has posted too few buffers. */
+  NO_BUFFER = 0,
+  /** Its ring doesn't run, or its link is down. */
+  STOPPED = 1,
+  OVERSIZE = 2,
+  RUNT = 3,
+  /** From another MAC address than the function's. */
+  SPOOFED = 4,
+  /** Tagged with a VLAN that the function isn't in, or tagged by the guest where the card tags. */
+  VLAN = 5,
+  /** To the function itself. */
+  HAIRPIN = 6,
+  /** 01-80-C2-00-00-0x: pause frames and the bridges' own protocols are not for guests to send. */
+  LINK_LOCAL = 7,
+  COUNT = 8,
+}
+
+/**
+ * A function of a card that a guest owns: a VF, or with passthrough the whole port.
+ *
+ *     configuration, written by the host | IOMMU | card's side | counters | segments | receive ring | transmit ring
+ */
+export enum PciFunction {
+  id = 0,
+  nic = 4,
+  /** Its number on the card. */
+  index = 8,
+  /** VLAN that the card tags its frames with and strips; 0: none. */
+  vlan = 12,
+  mac = 16,
+  /** Bitmap of 4096 bits of the VLANs that the guest tags itself, or 0: none. */
+  vlans = 24,
+  /** 1: its link is up. */
+  up = 28,
+  spoofCheck = 32,
+  /** It gets copies of all frames of its VLANs; of all to groups. */
+  promiscuous = 36,
+  allMulticast = 40,
+  /** What it may send, in Mbit/s, which are bits per microsecond; 0: no limit. */
+  rate = 44,
+  iommu = 48,
+  /** Bytes that it may send in this round, and bits by its rate; both are overdrawn by up to one frame (i32, i64). */
+  deficit = 64,
+  /** `Directory.micros` when bits were granted last. */
+  granted = 68,
+  tokens = 72,
+  /** Descriptors of the frame that was read last. */
+  taken = 80,
+  /** u64 counters. */
+  rxPackets = 128,
+  rxBytes = 136,
+  txPackets = 144,
+  txBytes = 152,
+  interrupts = 160,
+  /** u64 counters by FunctionDrop, and by Fault. */
+  drops = 192,
+  faults = 256,
+  /** Of the frame that is being written: where in memory its buffers are, and their descriptors (u32 address, len, descriptor). */
+  segments = 320,
+  rx = 448,
+  tx = 640,
+  SIZE = 832,
+}
+
+/**
+ * A card's embedded switch (802.1Qbg "VEB"): joins the functions that guests own, the host's own queues and the wire.
+ * What is sent is read once into the packet buffer, and switched and sent from there.
+ */
+export enum Veb {
+  id = 0,
+  /** Functions in the table; some may be 0. */
+  count = 4,
+  /** u32 addresses of the functions. */
+  table = 8,
+  /** The function that has the whole port (passthrough), or 0. */
+  owner = 12,
+  /** MAC table: function number by MAC and VLAN. */
+  macs = 16,
+  /** Whose turn it is to send, 0 the host's queue, and what that may still send in its turn (i32). */
+  turn = 20,
+  deficit = 24,
+  /** Functions that are promiscuous. */
+  promiscuous = 28,
+  /** Packet buffer: frames that wait for the wire, in the order of `Nic.wire`; its bytes; where the next one goes. */
+  buffer = 32,
+  bufferBytes = 36,
+  bufferNext = 40,
+  /** u64 counters: copies that the card made from one function to another, and their bytes. */
+  copies = 64,
+  copiedBytes = 72,
+  SIZE = 128,
+}
+
+/** Most functions of a card besides the host's. */
+export const FUNCTIONS_MAX = 256;
 
 /**
  * The generator and checker on the far end of the wire.
@@ -476,6 +657,8 @@ export enum Refusal {
 
 /**
  * The driver's side of a virtqueue: the guest's private memory (a real guest's would be its own kernel's).
+ * A native driver, of a card's own ring, keeps its state here too: `desc` is the ring, `device` the card's registers of it
+ * (layout: `FunctionRing`), `avail` and `lastUsed` run free, and the shadow is as the ring is.
  *
  *     header | free ids u16[size] | shadow: Packet[size] | shadow of indirect tables: Packet[size][INDIRECT_ENTRIES]
  */
@@ -520,6 +703,8 @@ export enum Driver {
   batch = 112,
   /** Poller of the device's that is rung for when the device wants a notification, or 0. */
   bell = 120,
+  /** Native, transmit: the card's TxQueue whose `armed` says that the card's side sleeps; or 0. */
+  card = 124,
   SIZE = 128,
 }
 

@@ -20,10 +20,11 @@ import {
   Ring,
   RxQueue,
 } from "./layout";
-import { Card, Pmd } from "./nic";
+import { Pmd } from "./nic";
 import { Switching } from "./switch";
 import { Sync } from "./sync";
 import { Device } from "./virtqueue/device";
+import { Wire } from "./wire";
 
 /** `Poller.idle` of one that is armed and isn't polled. */
 const ARMED: u32 = 0xffff_ffff;
@@ -70,11 +71,11 @@ export class Lcores {
   static drainTo(lcore: usize, nic: usize, wanted: u32, patience: u32): u32 {
     if (!ASC_FEATURE_THREADS) return 0;
     let idle: u32 = 0;
-    let sent = Card.toTransmit(nic);
+    let sent = Wire.toTransmit(nic);
     while (sent < wanted && idle++ < patience) {
       if (Lcores.poll(lcore)) idle = 0;
       else Lcores.pause(lcore);
-      sent = Card.toTransmit(nic);
+      sent = Wire.toTransmit(nic);
     }
     return sent;
   }

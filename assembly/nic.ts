@@ -74,10 +74,26 @@ export class Card {
    * counter that says why has been moved. Call `flush` at the end of a burst.
    */
   static receive(nic: usize, frame: usize, len: u32): bool {
-    if (len < <u32>FRAME_MIN || len > <u32>FRAME_MAX) {
-      Count.add(nic + (len < <u32>FRAME_MIN ? Nic.rxRunt : Nic.rxOversize), 1);
-      return false;
-    }
+    if (!Card.isFrame(nic, len) || !Card.deliver(nic, frame, len)) return false;
+    Card.received(nic, len);
+    return true;
+  }
+
+  /** Neither too short nor too long; counts it otherwise. */
+  @inline static isFrame(nic: usize, len: u32): bool {
+    if (len >= <u32>FRAME_MIN && len <= <u32>FRAME_MAX) return true;
+    Count.add(nic + (len < <u32>FRAME_MIN ? Nic.rxRunt : Nic.rxOversize), 1);
+    return false;
+  }
+
+  /** The link's counters. */
+  @inline static received(nic: usize, len: u32): void {
+    Count.add(nic + Nic.rxPackets, 1);
+    Count.add(nic + Nic.rxBytes, len);
+  }
+
+  /** To the host's queue that the filters or the hash name. */
+  @inline static deliver(nic: usize, frame: usize, len: u32): bool {
     const steered = Card.steer(nic, frame, len);
     const q = Card.rxQueue(nic, steered & 0xffff);
     if (!load<u32>(q, RxQueue.running) && !Card.start(q)) {
@@ -90,8 +106,6 @@ export class Card {
       store<u32>(q, 1, RxQueue.missed);
       return false;
     }
-    Count.add(nic + Nic.rxPackets, 1);
-    Count.add(nic + Nic.rxBytes, len);
     Count.add(q + RxQueue.packets, 1);
     return true;
   }
@@ -165,14 +179,14 @@ export class Card {
     Doorbell.ringIfArmed(q + RxQueue.armed, q + RxQueue.bell);
   }
 
-  /** Descriptors that the driver has queued for sending; they begin at `TxQueue.head`. */
+  /** Descriptors that the wire is to send; they begin at `TxQueue.head` of `Nic.wire`. */
   static toTransmit(nic: usize): u32 {
-    const q: usize = load<u32>(nic, Nic.tx);
+    const q: usize = load<u32>(nic, Nic.wire);
     return Sync.load<u32>(q + TxQueue.tail) - load<u32>(q, TxQueue.head);
   }
 
   @inline static txDescriptor(nic: usize, i: u32): usize {
-    const q: usize = load<u32>(nic, Nic.tx);
+    const q: usize = load<u32>(nic, Nic.wire);
     const slot = (load<u32>(q, TxQueue.head) + i) & load<u32>(q, TxQueue.mask);
     return load<u32>(q, TxQueue.ring) + slot * Packet.SIZE;
   }
@@ -189,7 +203,7 @@ export class Card {
       if (!((word >> 16) & PacketFlag.MORE)) frames++;
       Sync.store<u32>(p + Packet.len, word | ((<u32>PacketFlag.DONE) << 16));
     }
-    const q: usize = load<u32>(nic, Nic.tx);
+    const q: usize = load<u32>(nic, Nic.wire);
     store<u32>(q, load<u32>(q, TxQueue.head) + n, TxQueue.head);
     Count.add(nic + Nic.txPackets, frames);
     Count.add(nic + Nic.txBytes, bytes);

@@ -36,10 +36,10 @@ export async function explain(attach: Attach): Promise<Explained> {
   });
   await bed.launch();
   exports.generate(generator.address, nic.address, PACKETS);
-  host.drain();
+  bed.drain();
   exports.check(generator.address, nic.address, exports.toTransmit(nic.address));
   await bed.close();
-  const { ports } = host.stats();
+  const { ports, functions } = host.stats();
   const { received, lost, duplicated, reordered, corrupt } = generator.check();
   const copies = (to: (name: string) => boolean) =>
     ports.filter(({ name }) => to(name)).reduce((n, port) => n + port.copies, 0);
@@ -49,7 +49,7 @@ export async function explain(attach: Attach): Promise<Explained> {
     back: received,
     wrong: lost + duplicated + reordered + corrupt,
     copies: { rx: copies((name) => name !== nic.name), tx: copies((name) => name === nic.name) },
-    notifications: ports.reduce((n, port) => n + port.notifications, 0),
+    notifications: [...ports, ...functions].reduce((n, one) => n + one.notifications, 0),
     drops: bed.drops(),
   };
 }

@@ -29,6 +29,7 @@ export type { Role } from "./lcore/placement.ts";
 export { FramePort } from "./ports/frame-port.ts";
 export { type Attach, type FunctionName, Guest, type GuestOptions } from "./roles/guest.ts";
 export { Nic, type NicOptions } from "./roles/nic.ts";
+export { Iommu, PciFunction, type VfOptions } from "./roles/pci-function.ts";
 export { VSwitch, type VSwitchOptions } from "./roles/vswitch.ts";
 export type { HostStats, PortStats } from "./stats.ts";
 
@@ -41,6 +42,8 @@ export interface HostOptions {
    * once: `console.warn`.
    */
   shared?: boolean;
+  /** Milliseconds since any moment, by which addresses age and rates are kept; default `performance.now`. */
+  clock?: () => number;
   /** Host buffers of 2048 bytes; default 4096, at most 65535. */
   buffers?: number;
 }
@@ -82,10 +85,13 @@ export class Host implements Counted {
   #changing = 0;
   #stopped = true;
   #wake: () => void = () => {};
-  readonly #start = performance.now();
+  readonly #clock: () => number;
+  readonly #start: number;
 
   private constructor(options: HostOptions, core: Core, shared: boolean) {
     this.core = core;
+    this.#clock = options.clock ?? (() => performance.now());
+    this.#start = this.#clock();
     this.shared = shared;
     this.#alone = (options.shared ?? false) && !shared;
     this.buffers = integer("buffers", options.buffers ?? 4096, 1, 65535);
@@ -113,6 +119,8 @@ export class Host implements Counted {
   guest(options: GuestOptions = {}): Guest {
     const guest = new Guest(this, `guest${this.guests.length}`, this.guests.length, options);
     this.guests.push(guest);
+    // One that bypasses the switch is polled from now on.
+    if (!guest.device.port) this.paused(() => {});
     return guest;
   }
 
@@ -145,7 +153,7 @@ export class Host implements Counted {
       if (--this.#changing === 0) {
         try {
           // Not under one that didn't pause: nothing was changed then.
-          if (atRest) place(this.core, this.#lcores, this.switches, this.#placed);
+          if (atRest) place(this, this.#lcores, this.#placed);
         } finally {
           for (const lcore of this.lcores) lcore.resume();
         }
@@ -155,13 +163,13 @@ export class Host implements Counted {
 
   /** One turn of every switch and guest. @returns frames moved */
   poll(): number {
-    this.#tick();
+    this.tick();
     return this.core.exports.pollLcore(this.lcore);
   }
 
   /** Turns until one moves nothing, at most `turns`. @returns frames moved */
   drain(turns = 1_000_000): number {
-    this.#tick();
+    this.tick();
     return this.core.exports.drainLcore(this.lcore, turns);
   }
 
@@ -196,7 +204,7 @@ export class Host implements Counted {
     while (this.#lcores.length <= lists.length)
       this.#lcores.push(createLcore(this.core, this.#lcores.length));
     const placed = new Map(lists.flatMap((roles, i) => roles.map((role) => [role, i + 1] as const)));
-    place(this.core, this.#lcores, this.switches, placed);
+    place(this, this.#lcores, placed);
     this.#placed = placed;
     this.#stopped = false;
     emptyCaches(this.core, this.pool);
@@ -218,7 +226,7 @@ export class Host implements Counted {
 
   /** Waits until all lcores have stopped; as soon as one fails the others are stopped. */
   async #watch(): Promise<void> {
-    const clock = setInterval(() => this.#tick(), TICK_MS);
+    const clock = setInterval(() => this.tick(), TICK_MS);
     const { lcores } = this;
     const died = new Map<WorkerLcore, LcoreError>();
     await Promise.all(
@@ -235,7 +243,7 @@ export class Host implements Counted {
     if (harmed.length > 0) this.#recover(harmed, [...died.values()]);
     else emptyCaches(this.core, this.pool);
     this.#placed.clear();
-    place(this.core, this.#lcores, this.switches, this.#placed);
+    place(this, this.#lcores, this.#placed);
     const [error] = died.values();
     if (error) throw error;
   }
@@ -287,8 +295,10 @@ export class Host implements Counted {
     });
   }
 
-  #tick(): void {
-    this.core.setU32(Directory.ADDRESS + Directory.clock, ((performance.now() - this.#start) / 1000) >>> 0);
+  tick(): void {
+    const ms = this.#clock() - this.#start;
+    this.core.setU32(Directory.ADDRESS + Directory.clock, (ms / 1000) >>> 0);
+    this.core.setU32(Directory.ADDRESS + Directory.micros, Math.floor(ms * 1000) % 2 ** 32);
   }
 
   /** All counters as they are now. */

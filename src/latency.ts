@@ -236,7 +236,7 @@ class Rig {
     const { core } = host;
     const n = core.exports.toTransmit(nic.address);
     if (n === 0) return 0;
-    const queue = core.u32(nic.address + Nic.tx);
+    const queue = core.u32(nic.address + Nic.wire);
     const ring = core.u32(queue + TxQueue.ring);
     const mask = core.u32(queue + TxQueue.mask);
     const head = core.u32(queue + TxQueue.head);

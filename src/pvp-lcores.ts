@@ -34,12 +34,12 @@ export function parseLcores(lcores: readonly string[]): Places {
 }
 
 /** What each worker runs. */
-export function rolesOf(places: Places, sw: VSwitch, guests: readonly Guest[]): Role[][] {
+export function rolesOf(places: Places, sw: VSwitch | undefined, guests: readonly Guest[]): Role[][] {
   const takers = [...(places.here.has("guest") ? [-1] : []), ...places.workers.keys()].filter(
     (i) => i < 0 || places.workers[i]?.includes("guest"),
   );
   return places.workers.map((names, i) => [
-    ...(names.includes("host") ? [sw] : []),
+    ...(sw && names.includes("host") ? [sw] : []),
     ...guests.filter((_, g) => takers[g % takers.length] === i),
   ]);
 }
@@ -86,6 +86,8 @@ export function room(host: Host, nic: Nic, guests: readonly Guest[], heads: read
   host.poll();
   const onCard = (queue: number) => at(queue + RxQueue.posted) - at(queue + RxQueue.next);
   const each = heads.map(({ mapping, ring }) => (mapping ? onCard(core.u32(mapping + Mapping.queue)) : ring));
-  const unmapped = heads.every(({ mapping }) => mapping) ? Number.POSITIVE_INFINITY : onCard(nic.rxQueue(0));
+  const unmapped = heads.every(({ mapping, device }) => mapping || !device.port)
+    ? Number.POSITIVE_INFINITY
+    : onCard(nic.rxQueue(0));
   return Math.max(1, Math.min(unmapped, heads.length * Math.min(...each)));
 }

@@ -274,11 +274,12 @@ class Rig {
     const filling = performance.now();
     const frames = this.wire.fill(n);
     if (frames === 0) return 0;
-    const start = apart ? filling : performance.now();
-    if (!places || places.workers.length === 0) host.drain();
-    else if (!settle(host, nic, frames, () => this.#dropped() - before))
-      this.#droppedBefore = this.#dropped();
-    this.#time += performance.now() - start;
+    if (!places || places.workers.length === 0) this.#time += this.bed.drain();
+    else {
+      const start = apart ? filling : performance.now();
+      if (!settle(host, nic, frames, () => this.#dropped() - before)) this.#droppedBefore = this.#dropped();
+      this.#time += performance.now() - start;
+    }
     writer?.write(nic.toTransmit(), this.wire.now());
     this.wire.drain();
     return frames;
@@ -317,13 +318,12 @@ class Rig {
   }
 
   #counts() {
-    const { ports } = this.bed.host.stats();
-    const add = (key: "copies" | "copiedBytes" | "notifications") =>
-      ports.reduce((n, port) => n + port[key], 0);
+    const { ports, functions } = this.bed.host.stats();
+    const add = (key: "copies" | "copiedBytes") => ports.reduce((n, port) => n + port[key], 0);
     return {
       copies: add("copies"),
       copiedBytes: add("copiedBytes"),
-      notifications: add("notifications"),
+      notifications: [...ports, ...functions].reduce((n, one) => n + one.notifications, 0),
       drops: this.bed.drops(),
     };
   }

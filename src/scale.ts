@@ -6,8 +6,9 @@
  * src/pvp.ts: its time isn't counted.
  */
 import { pause, runtime } from "#platform";
-import { Mapping, RxQueue } from "../assembly/layout.ts";
-import type { Attach } from "./host.ts";
+import { FunctionRing, Mapping, RxQueue } from "../assembly/layout.ts";
+import { NativeDevice } from "./attach/native.ts";
+import type { Attach, Guest } from "./host.ts";
 import { median } from "./median.ts";
 import { integer } from "./options.ts";
 import { FrameGenerator, type FrameSize } from "./ports/generator.ts";
@@ -122,8 +123,8 @@ class Rig {
   /** Turns of a cycle, and frames that are offered for it. */
   readonly #turns: number;
   readonly #frames: number;
-  /** The card's receive queues that get frames. */
-  readonly #queues: readonly number[];
+  /** Where the head and the tail of the card's receive rings that get frames stand. */
+  readonly #rings: readonly { head: number; tail: number }[];
   #sentBefore: number[] = [];
   #time = 0;
   #cpu = 0;
@@ -138,9 +139,16 @@ class Rig {
     this.#turns = Math.ceil(LEAST_BURSTS / busy);
     this.#frames = burst * busy * this.#turns;
     const { nic, guests, host } = bed;
-    const mapped = guests.slice(0, busy).flatMap(({ mapping }) => (mapping ? [mapping] : []));
-    this.#queues =
-      mapped.length > 0 ? mapped.map((one) => host.core.u32(one + Mapping.queue)) : [nic.rxQueue(0)];
+    const queueOf = ({ mapping, device }: Guest) => {
+      if (device instanceof NativeDevice) {
+        const { rx } = device.pciFunction;
+        return { head: rx + FunctionRing.head, tail: rx + FunctionRing.tail };
+      }
+      const queue = mapping ? host.core.u32(mapping + Mapping.queue) : nic.rxQueue(0);
+      return { head: queue + RxQueue.head, tail: queue + RxQueue.tail };
+    };
+    const rings = new Map(guests.slice(0, busy).map((guest) => [queueOf(guest).head, queueOf(guest)]));
+    this.#rings = [...rings.values()];
   }
 
   static async create(
@@ -211,10 +219,7 @@ class Rig {
   /** Descriptors that the card has to receive into. */
   #room(): number {
     const { core } = this.bed.host;
-    return this.#queues.reduce(
-      (sum, queue) => sum + ((core.u32(queue + RxQueue.tail) - core.u32(queue + RxQueue.head)) >>> 0),
-      0,
-    );
+    return this.#rings.reduce((sum, { head, tail }) => sum + ((core.u32(tail) - core.u32(head)) >>> 0), 0);
   }
 
   /** Handles what is still on its way, until nothing has come back for a while. */

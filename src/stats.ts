@@ -2,6 +2,9 @@
 import {
   Driver,
   Drop,
+  Fault,
+  FunctionDrop,
+  PciFunction as FunctionLayout,
   Guest as GuestLayout,
   Mapping,
   Nic as NicLayout,
@@ -14,6 +17,7 @@ import type { Core } from "./core/core.ts";
 import type { HostMemory } from "./core/host-memory.ts";
 import { Guest } from "./roles/guest.ts";
 import type { Nic } from "./roles/nic.ts";
+import type { PciFunction } from "./roles/pci-function.ts";
 import type { VSwitch } from "./roles/vswitch.ts";
 
 /** Counters of one port, since the host began. `drops` has only the reasons that occurred. */
@@ -31,6 +35,22 @@ export interface PortStats {
   drops: Record<string, number>;
 }
 
+/** Counters of a card's function, as the card has them: `rx` is what the guest got. */
+export interface FunctionStats {
+  name: string;
+  /** The guest that has it. */
+  guest: string | undefined;
+  rxPackets: number;
+  rxBytes: number;
+  txPackets: number;
+  txBytes: number;
+  /** Interrupts that the card sent to the guest. */
+  notifications: number;
+  drops: Record<string, number>;
+  /** Rings that the card has stopped, by reason: what the guest put there, or named for DMA, doesn't hold. */
+  faults: Record<string, number>;
+}
+
 export interface HostStats {
   ports: PortStats[];
   nics: {
@@ -40,8 +60,13 @@ export interface HostStats {
     txBytes: number;
     /** Buffers that the card can receive into now, in its own queues; those in a guest's are in `mappings`. */
     buffers: number;
+    /** Of a card with functions: copies that it made from one of them to another, inside itself, and their bytes. */
+    cardCopies?: number;
+    cardCopiedBytes?: number;
     drops: Record<string, number>;
   }[];
+  /** Functions of cards that guests own: virtual functions, and whole ports. */
+  functions: FunctionStats[];
   guests: {
     name: string;
     received: number;
@@ -94,12 +119,31 @@ const REFUSALS: [keyof typeof Refusal, string][] = [
   ["AVAIL_JUMP", "availJump"],
 ];
 
+const FUNCTION_DROPS: [FunctionDrop, string][] = [
+  [FunctionDrop.NO_BUFFER, "noBuffer"],
+  [FunctionDrop.STOPPED, "down"],
+  [FunctionDrop.OVERSIZE, "tooLarge"],
+  [FunctionDrop.RUNT, "runt"],
+  [FunctionDrop.SPOOFED, "spoofed"],
+  [FunctionDrop.VLAN, "vlan"],
+  [FunctionDrop.HAIRPIN, "hairpin"],
+  [FunctionDrop.LINK_LOCAL, "linkLocal"],
+];
+const FAULTS: [Fault, string][] = [
+  [Fault.ADDRESS, "address"],
+  [Fault.UNMAPPED, "unmapped"],
+  [Fault.LENGTH, "length"],
+  [Fault.CHAIN, "chain"],
+  [Fault.TAIL, "tail"],
+];
+
 /** All counters as they are now. */
 export function readStats(host: Counted): HostStats {
   const { core, pool } = host;
   return {
     ports: host.switches.flatMap((sw) => sw.ports.map((port) => portStats(core, port))),
     nics: host.nics.map((nic) => nicStats(core, nic)),
+    functions: host.nics.flatMap(({ functions }) => functions.map((one) => functionStats(core, one))),
     guests: host.guests.map((guest) => guestStats(core, guest)),
     mappings: host.guests.filter((guest) => guest.mapping).map((guest) => mappingStats(core, guest)),
     pool: {
@@ -145,12 +189,30 @@ function nicStats(core: Core, nic: Nic): HostStats["nics"][number] {
     txPackets: count(NicLayout.txPackets),
     txBytes: count(NicLayout.txBytes),
     buffers: own.reduce((n, queue) => n + buffersIn(core, queue), 0),
+    ...nic.cardCopies,
     drops: counted([
       ["rxNoBuffer", count(NicLayout.rxNoBuffer)],
       ["rxOversize", count(NicLayout.rxOversize)],
       ["rxRunt", count(NicLayout.rxRunt)],
       ["rxStopped", count(NicLayout.rxStopped)],
     ]),
+  };
+}
+
+function functionStats(core: Core, { address, name, guest }: PciFunction): FunctionStats {
+  const count = (field: FunctionLayout) => core.counter(address + field);
+  const table = (at: FunctionLayout, labels: [number, string][]) =>
+    counted(labels.map(([i, label]): [string, number] => [label, count(at + 8 * i)]));
+  return {
+    name,
+    guest,
+    rxPackets: count(FunctionLayout.rxPackets),
+    rxBytes: count(FunctionLayout.rxBytes),
+    txPackets: count(FunctionLayout.txPackets),
+    txBytes: count(FunctionLayout.txBytes),
+    notifications: count(FunctionLayout.interrupts),
+    drops: table(FunctionLayout.drops, FUNCTION_DROPS),
+    faults: table(FunctionLayout.faults, FAULTS),
   };
 }
 

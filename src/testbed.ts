@@ -1,8 +1,12 @@
 /** What is measured: a card, guests in rows side by side, a switch that joins them, and who runs what. */
+import { FRAME_ROOM, FUNCTIONS_MAX } from "../assembly/layout.ts";
 import { type Attach, type FunctionName, type Guest, Host, type Nic, type VSwitch } from "./host.ts";
 import { localMac } from "./mac.ts";
 import { type Places, parseLcores, rolesOf } from "./pvp-lcores.ts";
 import { parseRules } from "./rules.ts";
+
+/** Attachments whose guests the card reaches by itself. */
+const BYPASS: readonly Attach[] = ["passthrough", "sriov"];
 
 /** The station at the far end of the wire. */
 export const WIRE_MAC = localMac(0xff, 1);
@@ -30,7 +34,8 @@ export class Testbed {
     readonly guests: readonly Guest[],
     /** The first of each row, which the wire sends to. */
     readonly heads: readonly Guest[],
-    readonly sw: VSwitch,
+    /** Nothing where all guests bypass it. */
+    readonly sw: VSwitch | undefined,
     /** Nothing where all is on the calling thread. */
     readonly places: Places | undefined,
   ) {}
@@ -38,17 +43,31 @@ export class Testbed {
   /**
    * Nothing runs yet: see `launch`.
    * @param row attachments of the guests of a row, in the order in which frames pass them; the card feeds the first
+   * @throws RangeError for guests that can't be joined so, and where the memory is full
    */
   static async create(row: readonly Attach[], o: TestbedOptions): Promise<Testbed> {
     const chain = row.length;
+    const bypass = row.every((attach) => BYPASS.includes(attach));
+    if (!bypass && row.some((attach) => BYPASS.includes(attach))) {
+      throw new RangeError(
+        `chain: ${row.join(",")}, expected ${BYPASS.join(" and ")} not beside what is connected by the switch`,
+      );
+    }
     const count = o.guests * chain;
     const { cardRing = o.ring } = o;
     const buffers = Math.min(65535, 1024 + cardRing * 4);
     // Whole pages for each guest; host buffers; the NIC's rings; the tables of each object.
     const guestBytes = Math.ceil((o.ring * 5000 + 64 * 2176) / 65536) * 65536 + o.ring * 300 + 32768;
-    const bytes = 8 * 1024 * 1024 + buffers * 2200 + count * (guestBytes + o.ring * 64);
+    // What the card sends of functions, it reads first: all frames of a ring.
+    const packetBuffer = bypass ? (o.ring + 64) * FRAME_ROOM : undefined;
+    const bytes = 8 * 1024 * 1024 + buffers * 2200 + count * (guestBytes + o.ring * 64) + (packetBuffer ?? 0);
     const host = await Host.create({ memory: bytes, buffers, shared: o.lcores !== undefined });
-    const nic = host.nic({ ring: cardRing, mappedRing: o.ring, queues: count + 1 });
+    const nic = host.nic({
+      ring: cardRing,
+      mappedRing: o.ring,
+      queues: count + 1,
+      ...(packetBuffer ? { packetBuffer, vfs: Math.min(FUNCTIONS_MAX, count) } : {}),
+    });
     const rules = o.function === "firewall" ? parseRules(o.rules ?? "") : undefined;
     const guests: Guest[] = [];
     const mac = (i: number) => localMac(0, i + 1);
@@ -58,6 +77,7 @@ export class Testbed {
         guests.push(
           host.guest({
             attach,
+            ...(bypass ? { nic, burst: o.burst } : {}),
             run: o.function,
             ring: o.ring,
             mac: mac(i),
@@ -67,10 +87,27 @@ export class Testbed {
         );
       }
     }
-    const sw = host.vswitch({ connect: [nic, ...guests], burst: o.burst });
+    const sw = bypass ? undefined : host.vswitch({ connect: [nic, ...guests], burst: o.burst });
     const heads = guests.filter((_, i) => i % chain === 0);
     const places = o.lcores && host.shared ? parseLcores(o.lcores) : undefined;
     return new Testbed(host, nic, guests, heads, sw, places);
+  }
+
+  /**
+   * Lets host and guests handle on this thread what the card has received, and the card what its functions send to each
+   * other.
+   * @returns milliseconds that host and guests took
+   */
+  drain(): number {
+    let time = 0;
+    for (let moved = 1; moved > 0; ) {
+      const start = performance.now();
+      moved = this.host.drain();
+      time += performance.now() - start;
+      if (this.sw || this.guests.length === this.heads.length) break;
+      this.host.core.exports.toTransmit(this.nic.address);
+    }
+    return time;
   }
 
   /** Starts the lcores on workers. @throws LcoreError where one doesn't start */
@@ -87,9 +124,9 @@ export class Testbed {
 
   /** Frames dropped so far, by reason, wherever that was. */
   drops(): Record<string, number> {
-    const { ports, nics, guests } = this.host.stats();
+    const { ports, nics, guests, functions } = this.host.stats();
     const drops: Record<string, number> = {};
-    for (const part of [...ports, ...nics, ...guests]) {
+    for (const part of [...ports, ...nics, ...guests, ...functions]) {
       for (const [reason, n] of Object.entries(part.drops)) drops[reason] = (drops[reason] ?? 0) + n;
     }
     return drops;

@@ -8,6 +8,8 @@ import { explanation } from "../src/report/datapaths.ts";
 const COPIES: Record<Attach, [rx: number, tx: number]> = {
   vhost: [1, 1],
   iovtee: [0, 1],
+  passthrough: [0, 0],
+  sriov: [0, 0],
 };
 
 test.each(ATTACHMENTS)("%s: ten packets come back, with its copies, in a screen", async (attach) => {

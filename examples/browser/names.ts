@@ -1,4 +1,9 @@
 import type { Attach } from "iovtee";
 
 /** What people call the attachments. */
-export const NAMES: Record<Attach, string> = { vhost: "vhost", iovtee: "IOVTee" };
+export const NAMES: Record<Attach, string> = {
+  vhost: "vhost",
+  iovtee: "IOVTee",
+  passthrough: "passthrough",
+  sriov: "SR-IOV",
+};

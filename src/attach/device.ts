@@ -19,6 +19,10 @@ export interface GuestDevice {
   readonly tx: number;
   /** Fields of the switch port (layout: `Port`) that it is connected by; nothing where it bypasses the switch. */
   readonly port?: Readonly<Record<number, number>>;
+  /** Of a device that bypasses the switch: it is started. */
+  readonly running?: boolean;
+  /** Of a device that bypasses the switch: the guest's poller, which is rung for when there is work for it. */
+  ringFor?(poller: number): void;
   /** Both queues are set up, empty and ready; all buffers are the guest's. */
   start(): void;
   /** From here on no byte of the guest's memory is written any more. */

@@ -15,6 +15,8 @@ export interface HostMemory {
    * @throws LcoreError where an lcore doesn't pause
    */
   paused<T>(change: () => T): T;
+  /** Sets the core's clock, by which addresses age and rates are kept. */
+  tick(): void;
   /** There is something to poll: an idle `run()` on this thread goes on at once. */
   wake(): void;
 }

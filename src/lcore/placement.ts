@@ -21,6 +21,14 @@ import type { VSwitch } from "../roles/vswitch.ts";
 /** What an lcore can run: a switch with its ports, or a guest. */
 export type Role = VSwitch | Guest;
 
+/** What there is to place. */
+export interface Placeable {
+  readonly core: Core;
+  readonly nics: readonly Nic[];
+  readonly switches: readonly VSwitch[];
+  readonly guests: readonly Guest[];
+}
+
 /**
  * Gives each lcore its pollers, when none of them runs.
  * @param lcores their addresses; number 0 is the calling thread's, and the one that is woken when a card has frames to
@@ -29,9 +37,8 @@ export type Role = VSwitch | Guest;
  * @throws RangeError where one gets more than it can poll
  */
 export function place(
-  core: Core,
+  { core, nics, switches, guests }: Placeable,
   lcores: readonly number[],
-  switches: readonly VSwitch[],
   placed: ReadonlyMap<Role, number>,
 ): void {
   const polled: Polled[][] = lcores.map(() => []);
@@ -45,6 +52,14 @@ export function place(
     }
     return pollerAt(lcores[lcore] as number, list.push({ kind, address, owner }));
   };
+  for (const nic of nics) {
+    core.setU32(core.u32(nic.address + NicLayout.tx) + TxQueue.bell, pollerAt(lcores[0] as number, 0));
+  }
+  for (const guest of guests) {
+    if (guest.device.running) {
+      guest.device.ringFor?.(poll(placed.get(guest) ?? 0, Kind.GUEST, guest.address));
+    }
+  }
   for (const sw of switches) {
     const lcore = placed.get(sw) ?? 0;
     core.setU32(sw.address + SwitchLayout.lcore, lcore);
@@ -57,7 +72,6 @@ export function place(
     // then guest by guest, so that a frame is in the cache until the guest has done with it.
     for (const { address, of } of sw.ports) {
       if (!(of instanceof Nic)) continue;
-      core.setU32(core.u32(of.address + NicLayout.tx) + TxQueue.bell, pollerAt(lcores[0] as number, 0));
       for (let i = 0; i < core.u32(of.address + NicLayout.rxQueues); i++) {
         core.setU32(of.rxQueue(i) + RxQueue.port, address);
         if (!core.u32(of.rxQueue(i) + RxQueue.mapping)) pollQueue(of.rxQueue(i));

@@ -63,7 +63,10 @@ export function recover(
     sw.stop(guest);
     sw.start(guest);
   }
-  return { buffers, guests: [...restarted.keys()].map((guest) => guest.name) };
+  // Those at no switch.
+  const alone = guests.filter((guest) => guest.device.running);
+  for (const guest of alone) guest.reset();
+  return { buffers, guests: [...restarted.keys(), ...alone].map((guest) => guest.name) };
 }
 
 /** Descriptors that the card holds, or that it has finished and nobody has taken. */

@@ -41,6 +41,32 @@ net header and the used ring. The guest sees an ordinary virtio-net device. What
     source: `R. Kawashima, Software Physical/Virtual Rx Queue Mapping Toward High-Performance Containerized
 Networking (2021). assembly/iovtee.ts, and rules R1 to R12 in docs/design.md`,
   },
+  passthrough: {
+    title: "PCI passthrough: the card's port is the guest's, whose driver drives its rings",
+    drawing: `
+        card                                    guest's memory
+    rx  wire --DMA--[ IOMMU ]---RRRRRRRRRRRRR-> [ receive ring's buffer   ] ->-.
+                                                                               | function
+    tx  wire <-DMA--[ IOMMU ]-<-TTTTTTTTTTTTT-- [ transmit ring's buffer  ] <--'`,
+    words: `The descriptor rings lie in the guest's memory, with guest addresses; the IOMMU checks each address and each
+length of the card's DMA against that guest's memory. No switch and no host is on the way, so there is
+nothing to copy and nobody to notify; but a port is one guest's, and the guest must have the card's driver.`,
+    source: `PCI-Passthrough, SR-IOV and DPDK (seed documents); VFIO; DPDK's ixgbe and i40e drivers.
+assembly/native-driver.ts, assembly/pcifunction.ts, assembly/iommu.ts`,
+  },
+  sriov: {
+    title: "SR-IOV: a virtual function of the card for each guest; the card's own switch sorts",
+    drawing: `
+        card                                    guest's memory
+    rx  wire ->.    .-DMA [ IOMMU ] RRRRRRRRRRRRR-> [ receive ring's buffer   ] ->-.
+               switch: MAC, VLAN -> function                                       | function
+    tx  wire <-'    '-DMA [ IOMMU ] <-TTTTTTTTTTTTT [ transmit ring's buffer  ] <--'`,
+    words: `The host makes virtual functions at the physical function (MAC address, VLAN, spoof check, trust, rate); each
+guest drives its own rings, which lie in its memory, as with passthrough. The card's embedded switch sorts by
+MAC address and VLAN, also from guest to guest, and to the host what is no guest's. The host sees no frame.`,
+    source: `PCI-Passthrough, SR-IOV and DPDK (seed documents); PCI-SIG SR-IOV; DPDK's ixgbe and i40e drivers.
+assembly/veb.ts, assembly/pcifunction.ts, assembly/iommu.ts`,
+  },
 };
 
 /** A screen about a datapath, with what ten packets met on it. */

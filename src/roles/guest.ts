@@ -1,7 +1,9 @@
 /** A guest (layout: `Guest`): a region of memory, a network device and a network function. */
 import {
   BUFFER_ROOM,
+  BURST_MAX,
   FRAME_MIN,
+  FUNCTION_BUFFER_MIN,
   GuestFunction,
   Guest as GuestLayout,
   HEADROOM,
@@ -13,8 +15,9 @@ import {
   QUEUE_MAX,
   Rule,
 } from "../../assembly/layout.ts";
-import type { GuestDevice, GuestMemory } from "../attach/device.ts";
+import type { GuestDevice } from "../attach/device.ts";
 import type { Attach } from "../attach/names.ts";
+import { NativeDevice, nativeBytes } from "../attach/native.ts";
 import { VirtioDevice, type VirtioOptions, virtioBytes } from "../attach/virtio.ts";
 import { align } from "../core/access.ts";
 import type { HostMemory } from "../core/host-memory.ts";
@@ -22,6 +25,8 @@ import { writePacket } from "../core/packet.ts";
 import { localMac, parseMac } from "../mac.ts";
 import { integer, powerOfTwo } from "../options.ts";
 import type { FirewallRule } from "../rules.ts";
+import type { Nic } from "./nic.ts";
+import type { PciFunction } from "./pci-function.ts";
 
 export type { Attach } from "../attach/names.ts";
 export type FunctionName = "macswap" | "l2fwd" | "echo" | "firewall" | "sink";
@@ -36,8 +41,14 @@ export interface GuestOptions extends VirtioOptions {
   ring?: number;
   /** Bytes of the guest's memory, whole pages of 64 KiB; default what its rings and buffers take. */
   memory?: number;
+  /** Frames that it takes at a time, 1 to 256; default 32. At a switch it is the switch's. */
+  burst?: number;
   /** Bytes of one buffer of the guest's, headroom included; default 2176. */
   bufferSize?: number;
+  /** "passthrough": the card whose port the guest gets. "sriov": the card that makes a virtual function for its MAC address. */
+  nic?: Nic;
+  /** "sriov": a virtual function that was made for it, whose MAC address is then the guest's. */
+  vf?: PciFunction;
   /** MAC address that every frame is sent on to: the next guest of a chain. */
   nextHop?: string;
   ipv4?: string;
@@ -73,11 +84,12 @@ export class Guest {
   ) {
     const { core } = host;
     this.attach = options.attach ?? "iovtee";
-    this.mac = options.mac ?? localMac(0, index + 1);
+    this.mac = options.mac ?? options.vf?.mac ?? localMac(0, index + 1);
     this.ring = powerOfTwo("ring", options.ring ?? 256, QUEUE_MAX);
-    const least = NetHeader.SIZE + FRAME_MIN;
+    const native = this.attach === "passthrough" || this.attach === "sriov";
+    const least = native ? FUNCTION_BUFFER_MIN : NetHeader.SIZE + FRAME_MIN;
     const bufferSize = integer("bufferSize", options.bufferSize ?? HEADROOM + BUFFER_ROOM, least, 65535);
-    const areas = align(virtioBytes(this.ring, options), LINE);
+    const areas = align(native ? nativeBytes(this.ring) : virtioBytes(this.ring, options), LINE);
     const wanted = areas + (2 * this.ring + 64) * bufferSize;
     this.regionSize = Math.ceil((options.memory ?? wanted) / PAGE) * PAGE;
     const buffers = Math.min(65535, Math.floor((this.regionSize - areas) / bufferSize));
@@ -86,15 +98,15 @@ export class Guest {
         `memory: ${this.regionSize} bytes for ${name}, expected ${areas + bufferSize} at least for a ring of ${this.ring}`,
       );
     }
+    // Before anything is placed: it says what can't be attached so.
+    const pciFunction = native ? functionOf(this.attach, this.mac, options) : undefined;
     const region = core.place(Kind.REGION, this.regionSize, name, 0, PAGE);
     this.region = region.address;
     core.name(region.id, name);
-    this.device = createDevice(
-      { core, name, region, regionSize: this.regionSize },
-      this.ring,
-      this.attach,
-      options,
-    );
+    const memory = { core, name, region, regionSize: this.regionSize };
+    this.device = pciFunction
+      ? new NativeDevice(memory, this.ring, pciFunction)
+      : new VirtioDevice(memory, this.ring, this.attach === "iovtee", options);
     const guest = core.place(Kind.GUEST, GuestLayout.SIZE, name, region.id);
     this.address = guest.address;
     core.setFields(this.address, {
@@ -107,10 +119,11 @@ export class Guest {
       [GuestLayout.free]: core.place(Kind.BYTES, buffers * Packet.SIZE, name, guest.id).address,
       [GuestLayout.bufferCount]: buffers,
       [GuestLayout.bufferSize]: bufferSize,
-      [GuestLayout.burst]: 32,
+      [GuestLayout.burst]: integer("burst", options.burst ?? 32, 1, BURST_MAX),
     });
     // A net header ends where the frame begins, on a cache line of its own.
-    const before = bufferSize >= HEADROOM + LINE ? HEADROOM - NetHeader.SIZE : 0;
+    const header = native ? 0 : NetHeader.SIZE;
+    const before = bufferSize >= HEADROOM + LINE ? HEADROOM - header : 0;
     const addr = this.region + areas + before;
     writePacket(core, this.address + GuestLayout.blank, { addr, len: bufferSize - before, index: 0 });
     this.start();
@@ -170,6 +183,22 @@ export class Guest {
     this.device.stop();
   }
 
+  /**
+   * Its driver resets its device and starts again, with empty queues and all of its buffers: what a guest does whose ring the
+   * card has stopped.
+   * @throws RangeError for a guest at a switch, which `VSwitch.stop()` and `start()` are for, and for one whose function was
+   *   destroyed
+   */
+  reset(): void {
+    if (this.device.port) {
+      throw new RangeError(`${this.name}: connected by a switch, expected VSwitch.stop() and start()`);
+    }
+    this.host.paused(() => {
+      this.stop();
+      this.start();
+    });
+  }
+
   /** MAC address that every frame is sent on to. */
   set nextHop(mac: string) {
     this.host.core.setU64(this.address + GuestLayout.nextHop, parseMac(mac));
@@ -197,7 +226,30 @@ export class Guest {
   }
 }
 
-/** @throws RangeError for options that the attachment can't do, and where the memory is full */
-function createDevice(memory: GuestMemory, ring: number, attach: Attach, options: GuestOptions): GuestDevice {
-  return new VirtioDevice(memory, ring, attach === "iovtee", options);
+/**
+ * The function of a card that a guest with this MAC address gets.
+ * @throws RangeError where there is none, or it is another's
+ */
+function functionOf(attach: Attach, mac: string, { nic, vf }: GuestOptions): PciFunction {
+  if (attach === "passthrough") {
+    if (!nic || vf) {
+      throw new RangeError(
+        `attach: "passthrough" with ${vf ? vf.name : "no card"}, expected nic: the guest's card`,
+      );
+    }
+    return nic.passThrough();
+  }
+  if (!nic === !vf) {
+    throw new RangeError(
+      `attach: "sriov" with ${vf ? "nic and vf" : "no card"}, expected nic or vf: a card or its function`,
+    );
+  }
+  if (!vf) return (nic as Nic).createVf({ mac });
+  if (vf.guest !== undefined) {
+    throw new RangeError(`${vf.name}: is ${vf.guest}'s already, expected one guest for each function`);
+  }
+  if (parseMac(mac) !== parseMac(vf.mac)) {
+    throw new RangeError(`mac: ${mac}, expected ${vf.mac} as ${vf.name} has it`);
+  }
+  return vf;
 }

@@ -2,6 +2,7 @@
 import {
   FRAME_MAX,
   FRAME_ROOM,
+  PciFunction as FunctionLayout,
   Kind,
   Lcore,
   Nic as NicLayout,
@@ -14,8 +15,9 @@ import {
 import type { HostMemory } from "../core/host-memory.ts";
 import { createMacTable, entriesFor } from "../core/mac-table.ts";
 import { framesAt } from "../core/packet.ts";
-import { parseMac } from "../mac.ts";
+import { localMac, parseMac } from "../mac.ts";
 import { integer, powerOfTwo } from "../options.ts";
+import { EmbeddedSwitch, LIMITS, type PciFunction, type VfOptions } from "./pci-function.ts";
 
 export interface NicOptions {
   /** Descriptors in each receive and transmit ring, a power of two; default 256. */
@@ -29,6 +31,10 @@ export interface NicOptions {
    * that aren't IP go to queue 0.
    */
   rssQueues?: number;
+  /** Most virtual functions, up to 256; default 64. */
+  vfs?: number;
+  /** Bytes of the packet buffer that frames of its functions wait in for the wire; default 1 MiB. */
+  packetBuffer?: number;
   /** Toeplitz key of the RSS hash, 40 bytes; default Microsoft's, which its test vectors are for. */
   rssKey?: Uint8Array;
 }
@@ -51,6 +57,14 @@ export class Nic {
   readonly #staging: number;
   readonly #queues: number;
   readonly #mappedRing: number;
+  readonly #vfs: number;
+  readonly #packetBuffer: number;
+  /** Made when the first guest is to own a function of the card. */
+  #embedded: EmbeddedSwitch | undefined;
+  /** The port as a function, where a guest has it all. */
+  #port: PciFunction | undefined;
+  /** @internal Name of the switch that it is connected to. */
+  connectedTo: string | undefined;
   static readonly STAGED = 256;
 
   /** @internal Use `host.nic()`. */
@@ -62,6 +76,13 @@ export class Nic {
     const { core } = host;
     this.ring = powerOfTwo("ring", options.ring ?? 256, 4096);
     this.#mappedRing = powerOfTwo("mappedRing", options.mappedRing ?? this.ring, 4096);
+    this.#vfs = integer("vfs", options.vfs ?? 64, 0, LIMITS.functions);
+    this.#packetBuffer = integer(
+      "packetBuffer",
+      options.packetBuffer ?? 2 ** 20,
+      LIMITS.packetBuffer,
+      2 ** 30,
+    );
     const queues = integer("queues", options.queues ?? 64, 1, 1024);
     const rssQueues = integer("rssQueues", options.rssQueues ?? 1, 1, Math.min(queues, RSS_TABLE_SIZE));
     const rssKey = options.rssKey ?? RSS_KEY;
@@ -97,7 +118,7 @@ export class Nic {
       [TxQueue.ring]: core.place(Kind.BYTES, ring * Packet.SIZE, this.name, id).address,
       [TxQueue.mask]: ring - 1,
     });
-    core.setU32(this.address + NicLayout.tx, address);
+    core.setFields(this.address, { [NicLayout.tx]: address, [NicLayout.wire]: address });
   }
 
   /**
@@ -145,6 +166,98 @@ export class Nic {
     return this.#addRxQueue(this.#mappedRing, { [RxQueue.mapping]: mapping, [RxQueue.offset]: offset });
   }
 
+  /** Virtual functions that there are. */
+  get vfs(): readonly PciFunction[] {
+    return this.#port ? [] : (this.#embedded?.functions ?? []);
+  }
+
+  /**
+   * A virtual function more, while the card runs: for a guest that is attached by "sriov". The card's own switch sorts to it
+   * by MAC address and VLAN; frames for no function go to the host's queues as before.
+   * @throws RangeError where the card has as many as it can, for options out of range, for a port that a guest has as a whole,
+   *   and where the memory is full
+   */
+  createVf(options: VfOptions = {}): PciFunction {
+    this.#notPassedThrough();
+    const embedded = this.#embed();
+    const vf = embedded.add((index) => `${this.name}.vf${index - 1}`);
+    try {
+      vf.set({ mac: localMac(1, vf.index), spoofCheck: true, link: true, ...options });
+    } catch (error) {
+      embedded.remove(vf);
+      vf.destroy();
+      throw error;
+    }
+    return vf;
+  }
+
+  /**
+   * Takes a virtual function away, while the card runs. What was in its rings is gone with it, and the guest that had it is
+   * without a network from now on.
+   * @throws RangeError for one that this card hasn't
+   */
+  destroyVf(vf: PciFunction): void {
+    if (!this.vfs.includes(vf)) throw new RangeError(`${vf.name}: no function of ${this.name}`);
+    this.host.paused(() => {
+      vf.stop();
+      this.#embedded?.remove(vf);
+      vf.destroy();
+    });
+  }
+
+  /**
+   * @internal The whole port as a function, for a guest with passthrough.
+   * @throws RangeError where it is a guest's already, has virtual functions, or is connected to a switch
+   */
+  passThrough(): PciFunction {
+    this.#notPassedThrough();
+    if (this.vfs.length > 0) {
+      throw new RangeError(
+        `${this.name}: has ${this.vfs.length} virtual functions, expected none for "passthrough"`,
+      );
+    }
+    if (this.connectedTo) {
+      throw new RangeError(
+        `${this.name}: connected to ${this.connectedTo}, expected a card of the guest's own for "passthrough"`,
+      );
+    }
+    const embedded = this.#embed();
+    const port = embedded.add(() => this.name);
+    this.host.core.setU32(port.address + FunctionLayout.up, 1);
+    embedded.own(port);
+    this.#port = port;
+    return port;
+  }
+
+  /** @internal @throws RangeError where a guest has the whole port */
+  connect(to: string | undefined): void {
+    if (to) this.#notPassedThrough();
+    this.connectedTo = to;
+  }
+
+  #notPassedThrough(): void {
+    if (!this.#port) return;
+    throw new RangeError(
+      `${this.name}: its port is ${this.#port.guest}'s by "passthrough", expected another card, or "sriov" to share one`,
+    );
+  }
+
+  #embed(): EmbeddedSwitch {
+    const { core } = this.host;
+    this.#embedded ??= new EmbeddedSwitch(core, this.address, this.name, this.#vfs, this.#packetBuffer);
+    return this.#embedded;
+  }
+
+  /** Of a card with functions: copies that it made from one of them to another, inside itself, and their bytes. */
+  get cardCopies(): { cardCopies: number; cardCopiedBytes: number } | undefined {
+    return this.#embedded?.copies;
+  }
+
+  /** Its functions that guests own, the whole port too. */
+  get functions(): readonly PciFunction[] {
+    return this.#embedded?.functions ?? [];
+  }
+
   /**
    * Frames arrive from the wire: Ethernet from the destination MAC on, without FCS. They are copied.
    * @returns how many the card had buffers for; the others are counted in `stats()`
@@ -169,17 +282,18 @@ export class Nic {
   }
 
   /**
-   * What the card has been given to send: views of the host's memory. A frame of several segments is put together
-   * in a copy.
+   * What the card has to send: views of the host's memory. A frame of several segments is put together in a copy. A card
+   * with functions reads what they send as far as its packet buffer has room, and hands on what is for others of them.
    */
   toTransmit(): Uint8Array[] {
+    this.host.tick();
     return this.#queued(this.host.core.exports.toTransmit(this.address));
   }
 
-  /** The first `n` descriptors that the card has been given, as frames. */
+  /** The first `n` descriptors that are for the wire, as frames. */
   #queued(n: number): Uint8Array[] {
     const { core } = this.host;
-    const queue = core.u32(this.address + NicLayout.tx);
+    const queue = core.u32(this.address + NicLayout.wire);
     const ring = core.u32(queue + TxQueue.ring);
     const mask = core.u32(queue + TxQueue.mask);
     const head = core.u32(queue + TxQueue.head);
@@ -187,11 +301,12 @@ export class Nic {
   }
 
   /**
-   * Sends all of it: to `sink`, whose views are valid only during the call.
+   * Sends what `toTransmit` says: to `sink`, whose views are valid only during the call.
    * @returns how many frames were sent
    */
   transmit(sink?: (frames: Uint8Array[]) => void): number {
     const { core } = this.host;
+    this.host.tick();
     const n = core.exports.toTransmit(this.address);
     const frames = this.#queued(n);
     if (frames.length > 0) sink?.(frames);

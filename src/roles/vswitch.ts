@@ -75,7 +75,10 @@ export class VSwitch {
       for (const one of options.connect) this.#mapTo(one);
     } catch (error) {
       for (const guest of this.#mapped.keys()) this.unmap(guest);
-      for (const { of } of this.ports) connected.delete(of);
+      for (const { of } of this.ports) {
+        connected.delete(of);
+        if (of instanceof Nic) of.connect(undefined);
+      }
       throw error;
     }
   }
@@ -117,6 +120,7 @@ export class VSwitch {
       if (twin)
         throw new RangeError(`mac: ${of.mac} of ${of.name} is that of ${twin.name}, expected one of its own`);
     }
+    if (of instanceof Nic) of.connect(this.name);
     const parent = core.u32(this.address + SwitchLayout.id);
     const { id, address } = core.place(Kind.PORT, PortLayout.SIZE, `port of ${of.name}`, parent);
     core.name(id, of.name);
