@@ -283,7 +283,7 @@ export class Vebs {
       len += 4;
       store<u64>(frame, macs);
       store<u32>(frame, rest, 8);
-      store<u32>(frame, 0x81 | (bswap<u16>(<u16>vlan) << 16), 12);
+      store<u32>(frame, 0x81 | ((<u32>bswap<u16>(<u16>vlan)) << 16), 12);
     }
     Vebs.forward(nic, veb, f, frame, len);
   }

@@ -885,6 +885,13 @@ test.each<[string, string, string]>([
   ],
   ["assembly/virtqueue/split-driver.ts", "  used(drv", "SplitUsed.idx … usedAnyOrder( … Sync.store<u16>"],
   ["assembly/virtqueue/packed-driver.ts", "  used(drv", "usedSingles( … PackedDesc.flags … Sync.store<u32>"],
+  ["assembly/native-driver.ts", "publish(drv: usize): bool", "FunctionRing.tail, avail … ringIfArmed("],
+  [
+    "assembly/pcifunction.ts",
+    "static flush(",
+    "FunctionRing.firstWord)); … interrupt(f, rx) … FunctionRing.sent)) return … interrupt(f, tx)",
+  ],
+  ["assembly/pcifunction.ts", "static interrupt(", "FunctionRing.armed … Doorbell.ring("],
   [
     "src/lcore/lcore.ts",
     "#command(command",
