@@ -51,7 +51,7 @@ Networking (2021). assembly/iovtee.ts, and rules R1 to R12 in docs/design.md`,
     words: `The descriptor rings lie in the guest's memory, with guest addresses; the IOMMU checks each address and each
 length of the card's DMA against that guest's memory. No switch and no host is on the way, so there is
 nothing to copy and nobody to notify; but a port is one guest's, and the guest must have the card's driver.`,
-    source: `PCI-Passthrough, SR-IOV and DPDK (seed documents); VFIO; DPDK's ixgbe and i40e drivers.
+    source: `"PCI-Passthrough | SR-IOV | DPDK"; VFIO; DPDK's ixgbe and i40e drivers.
 assembly/native-driver.ts, assembly/pcifunction.ts, assembly/iommu.ts`,
   },
   sriov: {
@@ -64,7 +64,7 @@ assembly/native-driver.ts, assembly/pcifunction.ts, assembly/iommu.ts`,
     words: `The host makes virtual functions at the physical function (MAC address, VLAN, spoof check, trust, rate); each
 guest drives its own rings, which lie in its memory, as with passthrough. The card's embedded switch sorts by
 MAC address and VLAN, also from guest to guest, and to the host what is no guest's. The host sees no frame.`,
-    source: `PCI-Passthrough, SR-IOV and DPDK (seed documents); PCI-SIG SR-IOV; DPDK's ixgbe and i40e drivers.
+    source: `"PCI-Passthrough | SR-IOV | DPDK"; PCI-SIG SR-IOV; DPDK's ixgbe and i40e drivers.
 assembly/veb.ts, assembly/pcifunction.ts, assembly/iommu.ts`,
   },
 };
