@@ -4,6 +4,7 @@
  */
 import { Objects } from "./directory";
 import { Doorbell } from "./doorbell";
+import { External } from "./external";
 import { Gen } from "./generator";
 import { Guests } from "./guest";
 import { Mappings } from "./iovtee";
@@ -67,6 +68,14 @@ export function runLcore(lcore: usize, turns: u32, begins: bool): bool {
 /** Turns until the card has `wanted` descriptors to send or `patience` turns moved nothing. Returns what it has. */
 export function drainTo(lcore: usize, nic: usize, wanted: u32, patience: u32): u32 {
   return Lcores.drainTo(lcore, nic, wanted, patience);
+}
+/** After a lookup threw or trapped: drops what the lcore had in hand, counted. False where there was nothing. */
+export function abandonBursts(lcore: usize): bool {
+  return Lcores.abandon(lcore);
+}
+/** Calls the lookup at this place of the table with no frames: traps where it isn't one. */
+export function tryLookup(at: u32): void {
+  External.call(at, 0, 0, 0, 0, 0, 0, 0);
 }
 export function pollSwitch(sw: usize): u32 {
   return Switching.poll(sw);

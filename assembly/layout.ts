@@ -111,6 +111,8 @@ export enum PacketFlag {
   DONE = 2,
   /** Received: continues the frame of the descriptor before. */
   REST = 4,
+  /** On its way into a switch: the sender's address isn't learned from this frame (netmap's NS_NO_LEARN). */
+  NO_LEARN = 32,
 }
 
 /** Entries of the indirection table of RSS. */
@@ -923,6 +925,12 @@ export enum Drop {
   DOWN = 7,
   /** A static address seen at another port. */
   SPOOFED = 8,
+  /** A lookup of the user's own said so. */
+  LOOKUP = 9,
+  /** It named a port that the switch doesn't have. */
+  NO_PORT = 10,
+  /** It threw or trapped over this burst. */
+  LOOKUP_FAILED = 11,
 }
 
 /**
@@ -943,6 +951,10 @@ export enum Switch {
   common = 40,
   /** 0, or all its frames are of one segment and of one owner, and none is longer than this. */
   alike = 44,
+  /** Lookup: who says where frames go. */
+  lookup = 48,
+  /** Port whose burst is with a lookup of the user's own; 0 when there is none. */
+  pending = 52,
   /** Scratch: the burst, its headers (first 16 bytes of each frame), and where each frame begins and goes. */
   packets = 64,
   headers = 24640, // packets + (QUEUE_MAX + 2 * BURST_MAX) * 16
@@ -955,8 +967,27 @@ export enum Switch {
   touched = 59520, // outHeaders + BURST_MAX * 16
   spare = 60032, // touched + BURST_MAX * 2: buffers for a copy
   lists = 109184, // spare + 2 * 24576: u16 head and tail of each port's list
+  /** Lookup.EXTERNAL: its place in the core's table, 0 for JavaScript; its state's address, or 0. */
+  external = 117376, // lists + PORTS_MAX * 4
+  externalState = 117380,
+  /** Descriptors of the burst that is `pending`. */
+  pendingLength = 117384,
+  /** 1: netmap's rules where they differ from 802.1D's. */
+  vale = 117388,
   PORTS_MAX = 2048,
-  SIZE = 117376, // lists + PORTS_MAX * 4
+  /** VALE's limit (netmap: NM_BDG_MAXPORTS). */
+  VALE_PORTS_MAX = 254,
+  SIZE = 117440,
+}
+
+/** Who says where a burst's frames go. */
+export enum Lookup {
+  /** The learning bridge. */
+  LEARNING = 0,
+  /** The flow table. */
+  FLOWS = 1,
+  /** A function of the user's own, in WebAssembly or JavaScript, once for each burst. */
+  EXTERNAL = 2,
 }
 
 /** Descriptors that one burst can have. */
@@ -964,6 +995,8 @@ export const BURST_DESCRIPTORS = 1536;
 
 /** Where a frame goes, when not to one port. */
 export enum Destination {
+  /** A lookup's only: as the learning bridge says, which learns the frame's source. */
+  NORMAL = 0xfffc,
   /** Of a burst: not one destination. */
   MIXED = 0xfffd,
   FLOOD = 0xfffe,

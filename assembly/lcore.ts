@@ -64,6 +64,18 @@ export class Lcores {
     return moved;
   }
 
+  /** Bursts that were with a lookup when it threw or trapped are dropped, and the lcore is at rest again. False if none. */
+  static abandon(lcore: usize): bool {
+    let dropped = false;
+    const end = Lcores.poller(lcore, load<u32>(lcore, Lcore.count));
+    for (let p = Lcores.poller(lcore, 1); p < end; p += Poller.SIZE) {
+      const sw: usize = load<u32>(p, Poller.owner);
+      if (sw && Switching.abandon(sw)) dropped = true;
+    }
+    if (dropped) Lcores.activateAll(lcore);
+    return dropped;
+  }
+
   /**
    * Turns until the card at `nic` has `wanted` descriptors to send, or `patience` turns in a row have moved nothing: other
    * lcores may be at work on them. Returns what the card has to send.

@@ -12,7 +12,18 @@
 import { Copy } from "./copy";
 import { Count } from "./count";
 import { Objects } from "./directory";
-import { Destination, Drop, FRAME_MAX, FRAME_MIN, Kind, MacEntry, Packet, Port, Switch } from "./layout";
+import {
+  Destination,
+  Drop,
+  FRAME_MAX,
+  FRAME_MIN,
+  Kind,
+  MacEntry,
+  Packet,
+  PacketFlag,
+  Port,
+  Switch,
+} from "./layout";
 import { Macs } from "./mactable";
 import { Desc, OWNER_AND_MARK } from "./packet";
 
@@ -135,15 +146,22 @@ export class Learning {
       const mark = <u32>load<u16>(p, Packet.mark);
       bytes += len;
       let to: u32;
-      // With its tag taken off it would be too short.
-      const tagged = load<u32>(sw, Switch.vlanAware) && Learning.isTagged(h);
-      if (len < <u32>FRAME_MIN + (tagged ? 4 : 0)) to = Learning.drop(port, Drop.RUNT);
+      const flags = load<u16>(p, Packet.flags);
+      if (flags & PacketFlag.NO_LEARN) store<u16>(p, flags & ~PacketFlag.NO_LEARN, Packet.flags);
+      if (Learning.isRunt(sw, h, len)) to = Learning.drop(port, Drop.RUNT);
+      else if (flags & PacketFlag.NO_LEARN) to = Learning.lookupOnly(sw, port, h, f);
       else if (trusted && mark && mark <= ports) to = Learning.steered(sw, port, h, mark);
       else to = Learning.lookup(sw, port, h, f);
       store<u16>(sw + Switch.destination + f * 2, <u16>to);
     }
     Count.add(port + Port.rxBytes, bytes);
     return frames;
+  }
+
+  /** Without an Ethernet header; on a VLAN-aware switch, where a tag can be taken off, without one behind it. */
+  @inline static isRunt(sw: usize, h: v128, len: u32): bool {
+    const tagged = load<u32>(sw, Switch.vlanAware) && Learning.isTagged(h);
+    return len < <u32>FRAME_MIN + (tagged ? 4 : 0);
   }
 
   /** Where each frame begins, to `Switch.first`. Returns the frames. */
@@ -231,19 +249,40 @@ export class Learning {
 
   static lookup(sw: usize, port: usize, h: v128, f: u32): u32 {
     const vlan = Learning.vlan(sw, port, h);
-    if (load<u32>(sw, Switch.vlanAware)) {
-      store<u16>(sw + Switch.vid + f * 2, <u16>vlan);
-      if (!vlan || !Learning.member(port, vlan) || Learning.isForged(sw, vlan, f)) {
-        return Learning.drop(port, Drop.VLAN);
-      }
-    }
+    if (load<u32>(sw, Switch.vlanAware) && !Learning.isIn(sw, port, vlan, f))
+      return Learning.drop(port, Drop.VLAN);
     if (!Learning.learnKey(sw, port, Macs.key(Learning.source(h), vlan)))
       return Learning.drop(port, Drop.SPOOFED);
+    return Learning.find(sw, port, h, vlan);
+  }
+
+  /** The same for a frame whose source isn't to be learned (NO_LEARN); a static one is checked all the same. */
+  static lookupOnly(sw: usize, port: usize, h: v128, f: u32): u32 {
+    const vlan = Learning.vlan(sw, port, h);
+    if (load<u32>(sw, Switch.vlanAware) && !Learning.isIn(sw, port, vlan, f))
+      return Learning.drop(port, Drop.VLAN);
+    const e = Macs.find(load<u32>(sw, Switch.macs), Macs.key(Learning.source(h), vlan));
+    if (e && load<u32>(e, MacEntry.stamp) == MacEntry.STATIC) {
+      if (load<u32>(e, MacEntry.value) != load<u32>(port, Port.index))
+        return Learning.drop(port, Drop.SPOOFED);
+    }
+    return Learning.find(sw, port, h, vlan);
+  }
+
+  /** Where frame `f` is in a VLAN that its port is in; notes it in `Switch.vid`. */
+  static isIn(sw: usize, port: usize, vlan: u32, f: u32): bool {
+    store<u16>(sw + Switch.vid + f * 2, <u16>vlan);
+    return vlan != 0 && Learning.member(port, vlan) && !Learning.isForged(sw, vlan, f);
+  }
+
+  /** By destination: the port behind which it was seen, or all. */
+  static find(sw: usize, port: usize, h: v128, vlan: u32): u32 {
     const mac = <u64>i64x2.extract_lane(h, 0) & 0xffff_ffff_ffff;
-    if (<u32>mac & 1)
-      return (mac & 0xf0ff_ffff_ffff) == 0x0000_00c2_8001
-        ? Learning.drop(port, Drop.LINK_LOCAL)
-        : Destination.FLOOD;
+    if (<u32>mac & 1) {
+      // A bridge keeps them to the link (802.1D, 7.12.6); VALE knows broadcasts only.
+      const keeps = (mac & 0xf0ff_ffff_ffff) == 0x0000_00c2_8001 && !load<u32>(sw, Switch.vale);
+      return keeps ? Learning.drop(port, Drop.LINK_LOCAL) : Destination.FLOOD;
+    }
     const e = Macs.find(load<u32>(sw, Switch.macs), Macs.key(mac, vlan));
     if (!e) return Destination.FLOOD;
     const stamp = load<u32>(e, MacEntry.stamp);

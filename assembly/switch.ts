@@ -10,6 +10,7 @@
 import { Copy } from "./copy";
 import { Count } from "./count";
 import { Objects } from "./directory";
+import { External } from "./external";
 import { Mappings } from "./iovtee";
 import {
   BURST_DESCRIPTORS,
@@ -17,6 +18,7 @@ import {
   Destination,
   Drop,
   Kind,
+  Lookup,
   Mapping,
   Nic,
   Packet,
@@ -54,6 +56,7 @@ export class Switching {
 
   static pollPort(sw: usize, port: usize): u32 {
     if (!load<u32>(port, Port.up)) return 0;
+    if (load<u32>(sw, Switch.pending)) Switching.abandon(sw);
     const kind = load<u32>(port, Port.kind);
     const burst = load<u32>(sw, Switch.burst);
     const to = sw + Switch.packets;
@@ -79,6 +82,7 @@ export class Switching {
 
   /** One burst from receive queue `q` of the card at `port`. Returns the frames moved. */
   static pollQueue(sw: usize, port: usize, q: usize): u32 {
+    if (load<u32>(sw, Switch.pending)) Switching.abandon(sw);
     const burst = load<u32>(sw, Switch.burst);
     const to = sw + Switch.packets;
     const mapping: usize = load<u32>(q, RxQueue.mapping);
@@ -111,6 +115,8 @@ export class Switching {
     const mark = <u32>(kind >> 48);
     if (!mark || mark > load<u32>(sw, Switch.ports)) return 0;
     if (!load<u32>(port, Port.trustsMark) || load<u32>(sw, Switch.vlanAware)) return 0;
+    // Another lookup sees every frame.
+    if (load<u32>(sw, Switch.lookup) != Lookup.LEARNING) return 0;
     const out = Switching.port(sw, mark - 1);
     const vq: usize = load<u32>(mapping, Mapping.virtqueue);
     if (<usize>load<u32>(out, Port.to) != vq || load<u32>(out, Port.takes) != <u32>(<u16>kind)) return 0;
@@ -132,7 +138,10 @@ export class Switching {
   /** The `n` descriptors in the switch's scratch came in at `port`. Returns the frames. */
   static process(sw: usize, port: usize, n: u32): u32 {
     const packets = sw + Switch.packets;
-    const frames = Learning.classify(sw, port, n);
+    const frames =
+      load<u32>(sw, Switch.lookup) == Lookup.EXTERNAL
+        ? External.classify(sw, port, n)
+        : Learning.classify(sw, port, n);
     Count.add(port + Port.rxPackets, frames);
     const to = load<u32>(sw, Switch.common);
     if (to < <u32>Destination.MIXED) {
@@ -151,6 +160,20 @@ export class Switching {
       else Switching.forward(sw, port, frames);
     }
     return frames;
+  }
+
+  /** The burst that was with a lookup when it threw or trapped goes back to its owners, and counts as dropped. */
+  static abandon(sw: usize): bool {
+    const port: usize = load<u32>(sw, Switch.pending);
+    if (!port) return false;
+    store<u32>(sw, 0, Switch.pending);
+    const packets = sw + Switch.packets;
+    const n = load<u32>(sw, Switch.pendingLength);
+    const frames = Desc.frames(packets, n);
+    Count.add(port + Port.rxPackets, frames);
+    Count.add(port + Port.drops + Drop.LOOKUP_FAILED * 8, frames);
+    Switching.release(sw, packets, n, 0);
+    return true;
   }
 
   @inline static port(sw: usize, index: u32): usize {

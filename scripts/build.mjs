@@ -19,9 +19,21 @@ const stamp = inputsHash();
 rmSync(STAMP, { force: true });
 rmSync("dist", { recursive: true, force: true });
 
+/** The lookup that `iovtee pvp --lookup wasm` has. */
+const LOOKUP = "examples/lookup/by-mac.ts";
+
 // The core, for shared memory and for one thread. AssemblyScript's typings become a typed interface.
 await Promise.all(
-  ["shared", "single"].map((target) => node("assemblyscript/bin/asc.js", "--target", target)),
+  ["shared", "single"].flatMap((target) => [
+    node("assemblyscript/bin/asc.js", "--target", target),
+    // What a user of the package would do.
+    node(
+      ...["assemblyscript/bin/asc.js", LOOKUP, "--config", "none", "--runtime", "stub", "-O3"],
+      ...["--importMemory", "--noExportMemory", "--initialMemory", "1", "--maximumMemory", "65536"],
+      ...(target === "shared" ? ["--sharedMemory", "--enable", "threads"] : []),
+      ...["--outFile", `build/${target}/by-mac.wasm`],
+    ),
+  ]),
 );
 mkdirSync("src/core", { recursive: true });
 copyFileSync("build/shared/iovtee.wasm", "src/platform/iovtee.shared.wasm");
@@ -40,6 +52,9 @@ for (const file of filesIn("dist").filter((name) => name.endsWith(".d.ts")))
   writeFileSync(file, readFileSync(file, "utf8").replace(/"(\.\.?\/[^"]+)\.ts"/g, '"$1.js"'));
 for (const name of ["iovtee.wasm", "iovtee.shared.wasm"])
   copyFileSync(`src/platform/${name}`, `dist/src/platform/${name}`);
+mkdirSync("dist/lookup", { recursive: true });
+copyFileSync("build/shared/by-mac.wasm", "dist/lookup/by-mac.shared.wasm");
+copyFileSync("build/single/by-mac.wasm", "dist/lookup/by-mac.wasm");
 if (existsSync("dist/cli.js")) {
   chmodSync("dist/cli.js", 0o755);
   writeFileSync("dist/cli.licenses.txt", packages.map(licenseOf).join("\n"));

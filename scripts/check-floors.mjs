@@ -15,6 +15,7 @@ const FLOORS = {
   "assembly/vhost.ts": 3,
   "assembly/iovtee.ts": 3,
   "assembly/switch.ts": 3,
+  "assembly/external.ts": 3,
   "assembly/learning.ts": 2,
   "assembly/mactable.ts": 2,
   "assembly/virtqueue/": 2,
@@ -37,6 +38,7 @@ const FLOORS = {
   "assembly/count.ts": 1,
   "assembly/doorbell.ts": 1,
   "assembly/directory.ts": 1,
+  "assembly/env.ts": 0,
   "assembly/sync.ts": 0,
   "assembly/layout.ts": 0,
 

@@ -1,10 +1,12 @@
-// The core's binaries hold no data segment and import nothing but the memory, stay within their sizes, and link
+// The core's binaries hold no data segment, import nothing but the memory and the lookup in JavaScript (assembly/env.ts:
+// called once for a burst, and only where a switch has one), stay within their sizes, and link
 // with a memory of any size.
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 
 // What runs lcores on threads of their own is in the shared build only.
 const LIMITS = { "iovtee.wasm": 96 * 1024, "iovtee.shared.wasm": 96 * 1024 };
+const IMPORTS = ["env.memory", "env.lookup"];
 const PAGES = [2, 1000, 65536];
 
 for (const [name, shared] of /** @type {const} */ ([
@@ -20,11 +22,11 @@ for (const [name, shared] of /** @type {const} */ ([
 
   const module = new WebAssembly.Module(bytes);
   for (const item of WebAssembly.Module.imports(module))
-    if (`${item.module}.${item.name}` !== "env.memory") faults.push(`imports ${item.module}.${item.name}`);
+    if (!IMPORTS.includes(`${item.module}.${item.name}`)) faults.push(`imports ${item.module}.${item.name}`);
   for (const pages of PAGES) {
     const memory = new WebAssembly.Memory({ initial: pages, maximum: pages, shared });
     try {
-      new WebAssembly.Instance(module, { env: { memory } });
+      new WebAssembly.Instance(module, { env: { memory, lookup: () => {} } });
     } catch (error) {
       faults.push(`does not link with ${pages} pages: ${error}`);
     }
@@ -32,7 +34,10 @@ for (const [name, shared] of /** @type {const} */ ([
 
   for (const fault of faults) console.error(`${name} ${fault}`);
   if (faults.length > 0) process.exitCode = 1;
-  else console.log(`${name}: ${bytes.length} bytes of ${limit}, no data segment, imports env.memory only`);
+  else
+    console.log(
+      `${name}: ${bytes.length} bytes of ${limit}, no data segment, imports ${IMPORTS.join(" and ")} only`,
+    );
 }
 
 /**

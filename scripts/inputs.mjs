@@ -17,6 +17,7 @@ const INPUTS = [
   "assembly",
   "src",
   "captures",
+  "examples/lookup",
   "scripts/build.mjs",
   "scripts/bundle.mjs",
   "asconfig.json",

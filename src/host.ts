@@ -24,13 +24,14 @@ import { Nic, type NicOptions } from "./roles/nic.ts";
 import { VSwitch, type VSwitchOptions } from "./roles/vswitch.ts";
 import { type Counted, type HostStats, readStats } from "./stats.ts";
 
+export { DROP, FLOOD, LookupBurst, type LookupFunction, NORMAL } from "./core/lookup.ts";
 export { LcoreError, WorkerLcore } from "./lcore/lcore.ts";
 export type { Role } from "./lcore/placement.ts";
 export { FramePort } from "./ports/frame-port.ts";
 export { type Attach, type FunctionName, Guest, type GuestOptions } from "./roles/guest.ts";
 export { Nic, type NicOptions } from "./roles/nic.ts";
 export { Iommu, PciFunction, type VfOptions } from "./roles/pci-function.ts";
-export { VSwitch, type VSwitchOptions } from "./roles/vswitch.ts";
+export { type Lookup, VSwitch, type VSwitchOptions } from "./roles/vswitch.ts";
 export type { HostStats, PortStats } from "./stats.ts";
 
 export interface HostOptions {
@@ -141,6 +142,7 @@ export class Host implements Counted {
   }
 
   paused<T>(change: () => T): T {
+    this.core.refuseInLookup();
     if (this.#changing++ === 0) {
       for (const lcore of this.lcores) lcore.pause();
     }
@@ -161,16 +163,25 @@ export class Host implements Counted {
     }
   }
 
-  /** One turn of every switch and guest. @returns frames moved */
+  /**
+   * One turn of every switch and guest.
+   * @returns frames moved
+   * @throws what a lookup threw: its burst was dropped, and counted as `lookupFailed`
+   */
   poll(): number {
-    this.tick();
-    return this.core.exports.pollLcore(this.lcore);
+    return this.drain(1);
   }
 
-  /** Turns until one moves nothing, at most `turns`. @returns frames moved */
+  /** Turns until one moves nothing, at most `turns`. @returns frames moved @throws as `poll` does */
   drain(turns = 1_000_000): number {
+    this.core.refuseInLookup();
     this.tick();
-    return this.core.exports.drainLcore(this.lcore, turns);
+    try {
+      return this.core.exports.drainLcore(this.lcore, turns);
+    } catch (error) {
+      this.core.exports.abandonBursts(this.lcore);
+      throw error;
+    }
   }
 
   /**
@@ -268,7 +279,9 @@ export class Host implements Counted {
         throw new RangeError(`lcores: ${role.name} on two of them, expected one`);
       }
     }
-    if (lists.length > 0 && !this.shared && !this.#alone) {
+    if (this.#alone) return;
+    for (const role of all) if (role instanceof VSwitch) role.checkAway();
+    if (lists.length > 0 && !this.shared) {
       throw new RangeError("lcores: the host's memory isn't shared, expected Host.create({ shared: true })");
     }
   }

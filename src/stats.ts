@@ -107,6 +107,9 @@ const DROPS: [keyof typeof Drop, string][] = [
   ["LINK_LOCAL", "linkLocal"],
   ["DOWN", "down"],
   ["SPOOFED", "spoofed"],
+  ["LOOKUP", "lookup"],
+  ["NO_PORT", "noPort"],
+  ["LOOKUP_FAILED", "lookupFailed"],
 ];
 const REFUSALS: [keyof typeof Refusal, string][] = [
   ["OUT_OF_REGION", "outOfRegion"],

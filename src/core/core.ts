@@ -3,6 +3,7 @@ import { loadCore } from "#platform";
 import { Directory, Entry, type Kind, LINE, PAGE } from "../../assembly/layout.ts";
 import { Access } from "./access.ts";
 import { adapt, type Exports } from "./exports.ts";
+import { checkLookupModule } from "./lookup.ts";
 
 /** Where an object is: its id in the directory, and its address in memory. */
 export interface Placed {
@@ -13,6 +14,11 @@ export interface Placed {
 /** The core's exports on one memory, with views of it. The memory never grows, so views stay valid. */
 export class Core extends Access {
   readonly exports: Exports;
+  /** Lookups in JavaScript by their switch's address: called with the port's number and the number of frames. */
+  readonly lookups = new Map<number, (port: number, frames: number) => void>();
+  /** Lookups in WebAssembly, in the order of their places in the table: place 1 is the first one's. */
+  readonly lookupModules: WebAssembly.Module[] = [];
+  #inLookup = false;
 
   private constructor(
     memory: WebAssembly.Memory,
@@ -20,7 +26,8 @@ export class Core extends Access {
     readonly module: WebAssembly.Module,
   ) {
     super(memory);
-    this.exports = adapt(new WebAssembly.Instance(module, { env: { memory } }).exports);
+    const lookup = (sw: number, port: number, frames: number) => this.#lookup(sw >>> 0, port, frames);
+    this.exports = adapt(new WebAssembly.Instance(module, { env: { memory, lookup } }).exports);
   }
 
   /**
@@ -77,5 +84,53 @@ export class Core extends Access {
   name(id: number, name: string): void {
     const at = Directory.ADDRESS + Directory.entries + id * Entry.SIZE + Entry.name;
     for (let i = 0; i < Entry.NAME_BYTES; i++) this.bytes[at + i] = name.charCodeAt(i) & 0x7f;
+  }
+
+  /** What the core calls for a burst. What it throws goes through the core, to whoever called that. */
+  #lookup(sw: number, port: number, frames: number): void {
+    this.#inLookup = true;
+    try {
+      this.lookups.get(sw)?.(port, frames);
+    } finally {
+      this.#inLookup = false;
+    }
+  }
+
+  /** @throws Error within a lookup, which may change nothing but destinations */
+  refuseInLookup(): void {
+    if (this.#inLookup) throw new Error("called from within a lookup, expected to be called after poll()");
+  }
+
+  /**
+   * An instance of a lookup on this memory, called by this instance of the core without going through JavaScript.
+   * @returns its place in the table: the same in each instance of the core that was given the same modules in this order;
+   *   and how many bytes of state it asks for
+   * @throws RangeError for a module that isn't a lookup, or one for another kind of memory
+   */
+  addLookup(module: WebAssembly.Module): { place: number; stateBytes: number } {
+    checkLookupModule(module);
+    let exports: WebAssembly.Exports;
+    try {
+      exports = new WebAssembly.Instance(module, { env: { memory: this.memory } }).exports;
+    } catch (error) {
+      const shared = this.memory.buffer instanceof ArrayBuffer ? "isn't shared" : "is shared";
+      const pages = this.bytes.length / PAGE;
+      throw new RangeError(`lookup: ${error}; the host's memory ${shared}, and has ${pages} pages`);
+    }
+    const { table } = this.exports;
+    const known = this.lookupModules.indexOf(module);
+    const place = 1 + (known < 0 ? this.lookupModules.length : known);
+    if (table.length <= place) table.grow(place + 1 - table.length);
+    if (known < 0) {
+      table.set(place, exports.lookup);
+      try {
+        this.exports.tryLookup(place);
+      } catch (error) {
+        throw new RangeError(`lookup: called for no frames: ${error}; expected seven i32 and no result`);
+      }
+      this.lookupModules.push(module);
+    }
+    const { stateBytes } = exports;
+    return { place, stateBytes: stateBytes instanceof WebAssembly.Global ? Number(stateBytes.value) : 0 };
   }
 }

@@ -65,7 +65,7 @@ export class WorkerLcore {
       this.ended.then((error) => (error ? reject(error) : resolve()));
       try {
         this.#thread = startThread(
-          { memory: core.memory, module: core.module, lcore: address },
+          { memory: core.memory, module: core.module, lookups: core.lookupModules, lcore: address },
           (message) => {
             if (message.is === "running") resolve();
             else void this.#finish(message);
@@ -142,7 +142,7 @@ export class WorkerLcore {
   /** It has run to its end, or to an error: nothing is left of its thread but to be cleared away. */
   async #finish(message: ThreadMessage): Promise<void> {
     if (message.is === "failed") this.#why = message.why;
-    else this.#stopped = true;
+    this.#stopped = message.is === "stopped";
     await this.#thread?.terminate();
     this.#ends();
   }

@@ -109,6 +109,7 @@ function slot(core: Core, ring: number, mask: number, at: number): number {
 function resetSwitch(core: Core, sw: VSwitch): void {
   const lists = sw.address + SwitchLayout.lists;
   core.bytes.fill(0xff, lists, lists + 4 * SwitchLayout.PORTS_MAX);
+  core.setU32(sw.address + SwitchLayout.pending, 0);
   for (const { address } of sw.ports) core.setU64(address + PortLayout.lastKey, 0n);
   const table = core.u32(sw.address + SwitchLayout.macs);
   const entries = core.u32(table + MacTable.buckets) * MacTable.WAYS;

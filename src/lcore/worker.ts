@@ -11,15 +11,18 @@ async function main(): Promise<void> {
   const { start, tell } = await started();
   try {
     const core = await Core.attach(start.memory, start.module);
+    for (const lookup of start.lookups) core.addLookup(lookup);
     try {
       let goesOn = core.exports.runLcore(start.lcore, 0, true);
       tell({ is: "running" });
       while (goesOn) goesOn = core.exports.runLcore(start.lcore, TURNS, false);
     } catch (error) {
-      // Whoever waits for it to pause may be unable to hear of it now.
+      // Whoever waits for it to pause may be unable to hear of it now. Where it was a lookup that trapped, nothing is half
+      // done.
       const words = new Int32Array(start.memory.buffer);
       const at = (start.lcore + Lcore.parked) >> 2;
-      Atomics.store(words, at, LcoreParked.FAILED);
+      const atRest = core.exports.abandonBursts(start.lcore);
+      Atomics.store(words, at, atRest ? LcoreParked.YES : LcoreParked.FAILED);
       Atomics.notify(words, at);
       throw error;
     }

@@ -39,6 +39,8 @@ export interface Runtime {
 export interface ThreadStart {
   memory: WebAssembly.Memory;
   module: WebAssembly.Module;
+  /** Lookups of the host's switches, in their order. */
+  lookups: readonly WebAssembly.Module[];
   /** Address of the lcore that it runs. */
   lcore: number;
 }

@@ -1,8 +1,9 @@
-/** The switch (layout: `Switch`, `Port`): a learning bridge over NICs, guests and ports of JavaScript. */
+/** The switch (layout: `Switch`, `Port`): over NICs, guests and ports of JavaScript, a learning bridge or as a lookup says. */
 import {
   BURST_MAX,
   Guest as GuestLayout,
   Kind,
+  Lookup as LookupKind,
   MacTable,
   PortKind,
   Port as PortLayout,
@@ -10,6 +11,7 @@ import {
 } from "../../assembly/layout.ts";
 import { map, unmap } from "../attach/iovtee.ts";
 import type { HostMemory } from "../core/host-memory.ts";
+import { LookupBurst, type LookupFunction } from "../core/lookup.ts";
 import { createMacTable, entriesFor } from "../core/mac-table.ts";
 import { parseMac } from "../mac.ts";
 import { integer, powerOfTwo } from "../options.ts";
@@ -17,14 +19,27 @@ import type { FramePort } from "../ports/frame-port.ts";
 import { Guest } from "./guest.ts";
 import { Nic } from "./nic.ts";
 
+/**
+ * Who says where frames go: the learning bridge, or, called once for each burst, a function, or a WebAssembly module on the
+ * host's memory (docs/lookup.md).
+ */
+export type Lookup = "learning" | LookupFunction | WebAssembly.Module;
+
 export interface VSwitchOptions {
   connect: (Nic | Guest | FramePort)[];
   /** Frames taken from a port at a time, 1 to 256; default 32. */
   burst?: number;
-  /** Entries of the MAC table, a power of two from 4 to 65536; default 4096, more for more than 64 ports. */
+  /** Entries of the MAC table, a power of two from 4 to 65536; default 4096, more for more than 64 ports; VALE's 1024. */
   macs?: number;
-  /** Seconds after which a learned address is forgotten; default 300 (802.1D). */
+  /** Seconds after which a learned address is forgotten; default 300 (802.1D), over VALE never. */
   ageing?: number;
+  /** Default "learning". */
+  lookup?: Lookup;
+  /**
+   * netmap's VALE where its rules differ from a bridge's: 254 ports at most, addresses are forgotten only when their place is
+   * needed, a guest's too has to be learned and may be used by others, and 01-80-C2-00-00-0x goes to all.
+   */
+  vale?: boolean;
   /** Take notice of 802.1Q tags; ports are then set up with `VSwitch.vlan`. */
   vlanAware?: boolean;
 }
@@ -32,10 +47,16 @@ export interface VSwitchOptions {
 /** What is connected, and to which switch: nobody else may take from its queues, on whichever lcore. */
 const connected = new WeakMap<Nic | Guest | FramePort, VSwitch>();
 
+const ON_WORKER =
+  'where a function can\'t go; expected "learning" or a WebAssembly.Module, or the switch on the calling thread';
+
 /** Bytes of a bitmap of all 4096 VLANs. */
 const VLANS_BYTES = 512;
 
-/** The switch: a learning bridge. */
+/** Ageing time of what never ages: longer than any clock of ours runs. */
+const NEVER = 0xffffffff;
+
+/** The switch: a learning bridge, or what its lookup makes of it. */
 export class VSwitch {
   readonly address: number;
   /** What is connected, by port number, with the port's address. */
@@ -44,6 +65,10 @@ export class VSwitch {
   readonly #mapped = new Map<Guest, Nic>();
   /** Guests that are stopped, and what they were mapped to. */
   readonly #stopped = new Map<Guest, Nic | undefined>();
+  readonly #vale: boolean;
+  #lookup: Lookup = "learning";
+  /** Directory id and place of the state that the lookup has, if it has one. */
+  #state: { id: number; bytes: Uint8Array } | undefined;
 
   /** @internal Use `host.vswitch()`. */
   constructor(
@@ -53,7 +78,9 @@ export class VSwitch {
   ) {
     const { core } = host;
     const burst = integer("burst", options.burst ?? 32, 1, BURST_MAX);
-    const macs = powerOfTwo("macs", options.macs ?? entriesFor(options.connect.length), 65536, MacTable.WAYS);
+    this.#vale = options.vale ?? false;
+    const entries = this.#vale ? 1024 : entriesFor(options.connect.length);
+    const macs = powerOfTwo("macs", options.macs ?? entries, 65536, MacTable.WAYS);
     const { id, address } = core.place(Kind.SWITCH, SwitchLayout.SIZE, "switch");
     this.address = address;
     core.setFields(address, {
@@ -61,7 +88,8 @@ export class VSwitch {
       [SwitchLayout.macs]: createMacTable(core, macs, "switch", id),
       [SwitchLayout.table]: core.place(Kind.BYTES, 4 * SwitchLayout.PORTS_MAX, "switch", id).address,
       [SwitchLayout.burst]: burst,
-      [SwitchLayout.ageing]: options.ageing ?? 300,
+      [SwitchLayout.ageing]: options.ageing ?? (this.#vale ? NEVER : 300),
+      [SwitchLayout.vale]: this.#vale ? 1 : 0,
       [SwitchLayout.pool]: host.pool,
     });
     core.bytes.fill(
@@ -71,6 +99,7 @@ export class VSwitch {
     );
     if (options.vlanAware) core.setU32(this.address + SwitchLayout.vlanAware, 1);
     try {
+      if (options.lookup !== undefined) this.#setLookup(options.lookup);
       for (const one of options.connect) this.#add(one);
       for (const one of options.connect) this.#mapTo(one);
     } catch (error) {
@@ -97,12 +126,100 @@ export class VSwitch {
     });
   }
 
+  /** Who says where frames go. May be changed at any time but from within a lookup: the next burst is the new one's. */
+  get lookup(): Lookup {
+    return this.#lookup;
+  }
+
+  /**
+   * @throws RangeError for a module that isn't a lookup, and, while the switch runs on a worker, for a function, and for a
+   *   module that none of the host's switches had when the worker was started; then nothing has changed
+   */
+  set lookup(lookup: Lookup) {
+    this.host.paused(() => this.#setLookup(lookup));
+  }
+
+  /** The memory that a lookup in WebAssembly was given as its state: of `stateBytes`, zeros when the lookup is set. */
+  get lookupState(): Uint8Array {
+    return this.#state?.bytes ?? new Uint8Array();
+  }
+
+  #setLookup(lookup: Lookup): void {
+    const { core } = this.host;
+    let place = 0;
+    let state: { id: number; bytes: Uint8Array } | undefined;
+    if (lookup instanceof WebAssembly.Module) {
+      const known = core.lookupModules.includes(lookup);
+      if (this.#isAway() && !known) {
+        throw new RangeError(
+          `lookup: a new module for ${this.name}, which runs on a worker; expected one that a switch of the host had before`,
+        );
+      }
+      const added = core.addLookup(lookup);
+      place = added.place;
+      if (added.stateBytes > 0) {
+        const { id, address } = core.place(
+          Kind.BYTES,
+          added.stateBytes,
+          `lookup of ${this.name}`,
+          core.u32(this.address + SwitchLayout.id),
+        );
+        state = { id, bytes: core.bytes.subarray(address, address + added.stateBytes) };
+      }
+    } else if (typeof lookup === "function") {
+      if (this.#isAway()) throw new RangeError(`lookup: a function for ${this.name}, ${ON_WORKER}`);
+      const burst = new LookupBurst(core, this.address);
+      core.lookups.set(this.address, (port, frames) => {
+        burst.port = port;
+        burst.length = frames;
+        lookup(burst);
+      });
+    } else if (lookup !== "learning") {
+      throw new RangeError(`lookup: ${lookup}, expected "learning", a function or a WebAssembly.Module`);
+    }
+    if (this.#state) core.exports.free(this.#state.id);
+    this.#state = state;
+    this.#lookup = lookup;
+    core.setFields(this.address, {
+      [SwitchLayout.external]: place,
+      [SwitchLayout.externalState]: state?.bytes.byteOffset ?? 0,
+      [SwitchLayout.lookup]: lookup === "learning" ? LookupKind.LEARNING : LookupKind.EXTERNAL,
+    });
+  }
+
+  /** It runs on a worker. */
+  #isAway(): boolean {
+    return this.host.core.u32(this.address + SwitchLayout.lcore) !== 0;
+  }
+
+  /** @internal @throws RangeError for what a worker can't have */
+  checkAway(): void {
+    if (typeof this.#lookup === "function") {
+      throw new RangeError(`lookup: ${this.name} has a function, and was to run on a worker, ${ON_WORKER}`);
+    }
+  }
+
+  /**
+   * Whether the senders of frames that come in by a port are learned; by default they are. A guest's own address is known in
+   * any case.
+   * @throws RangeError for what isn't connected
+   */
+  setLearning(of: Nic | Guest | FramePort, on: boolean): void {
+    const port = this.ports[this.indexOf(of)];
+    if (!port) throw new RangeError(`${of.name}: not connected to this switch`);
+    this.host.paused(() => {
+      const { core } = this.host;
+      core.setU32(port.address + PortLayout.learning, on ? 1 : 0);
+      core.setU64(port.address + PortLayout.lastKey, 0n);
+    });
+  }
+
   /** A port at the next number. */
   #add(of: Nic | Guest | FramePort): void {
     const { core, poolId } = this.host;
     const index = this.ports.length;
-    if (index === SwitchLayout.PORTS_MAX) {
-      throw new RangeError(`switch: ${index} ports already, expected at most as many`);
+    if (index === (this.#vale ? SwitchLayout.VALE_PORTS_MAX : SwitchLayout.PORTS_MAX)) {
+      throw new RangeError(`${this.name}: ${index} ports already, expected at most as many`);
     }
     const other = connected.get(of);
     if (other) {
@@ -138,6 +255,7 @@ export class VSwitch {
     connected.set(of, this);
     if (!(of instanceof Guest)) return;
     core.setU32(of.address + GuestLayout.burst, core.u32(this.address + SwitchLayout.burst));
+    if (this.#vale) return;
     if (!this.#setMac(of, 0, index)) {
       throw new RangeError(`macs: no place for ${of.mac} of ${of.name}, expected a larger table`);
     }
@@ -243,7 +361,7 @@ export class VSwitch {
       bitmap = core.place(Kind.BYTES, VLANS_BYTES, "VLAN bitmap").address;
       core.setU32(port.address + PortLayout.vlans, bitmap);
     }
-    if (of instanceof Guest) this.#moveMac(of, index, this.#vlansIn(bitmap), vlans);
+    if (of instanceof Guest && !this.#vale) this.#moveMac(of, index, this.#vlansIn(bitmap), vlans);
     core.bytes.fill(0, bitmap, bitmap + VLANS_BYTES);
     for (const vlan of vlans) {
       const at = bitmap + (vlan >> 3);
