@@ -31,8 +31,11 @@ export class External {
   /** As `Learning.classify`. */
   static classify(sw: usize, port: usize, n: u32): u32 {
     const aware = load<u32>(sw, Switch.vlanAware) != 0;
-    const plain = aware ? 0 : External.read(sw, port, n);
-    const frames = plain == n ? n : External.readRest(sw, port, plain, n);
+    store<u32>(sw, 0, Switch.alike);
+    const plain = aware ? 0 : Learning.read(sw, port, n) & 0xffff;
+    let frames = n;
+    if (plain == n) External.indexPlain(sw, n);
+    else frames = External.readRest(sw, port, plain, n);
     const at = load<u32>(sw, Switch.external);
     const destinations = sw + Switch.destination;
     // What it doesn't write is dropped.
@@ -70,39 +73,20 @@ export class External {
     else lookup(state, port, frames);
   }
 
-  /** Headers of the whole frames of one segment in front of the burst. Returns how many; `Switch.alike` of those. */
-  static read(sw: usize, port: usize, n: u32): u32 {
-    const packets = sw + Switch.packets;
-    const owner = load<u16>(packets, Packet.owner);
-    const toHeader = sw + Switch.headers - packets;
-    let first = sw + Switch.first;
-    let f: u32 = 0;
-    let bytes: u32 = 0;
-    let lengths: u32 = 0;
-    let others: u32 = 0;
-    let p = packets;
-    for (const end = p + n * Packet.SIZE; p != end; p += Packet.SIZE) {
-      const word = load<u32>(p, Packet.len);
-      if (Learning.isUnusual(word)) break;
-      v128.store(p + toHeader, v128.load(load<u32>(p)));
-      store<u16>(first, <u16>f);
-      f++;
-      first += 2;
-      bytes += word;
-      lengths |= word;
-      others |= <u32>(load<u16>(p, Packet.owner) ^ owner);
+  /** Each frame is one descriptor. */
+  static indexPlain(sw: usize, n: u32): void {
+    let numbers = i16x8(0, 1, 2, 3, 4, 5, 6, 7);
+    for (let i: u32 = 0; i < n; i += 8) {
+      v128.store(sw + Switch.first + i * 2, numbers);
+      numbers = i16x8.add(numbers, i16x8.splat(8));
     }
-    store<u16>(first, <u16>f);
-    Count.add(port + Port.rxBytes, bytes);
-    store<u32>(sw, others || f != n ? 0 : lengths, Switch.alike);
-    return f;
+    store<u16>(sw + Switch.first + n * 2, <u16>n);
   }
 
   /** Frames from number `f` on, whatever they are, and for each of the burst whether it may go on. Returns the frames. */
   static readRest(sw: usize, port: usize, f: u32, n: u32): u32 {
     const aware = load<u32>(sw, Switch.vlanAware) != 0;
     const frames = Learning.index(sw, n);
-    store<u32>(sw, 0, Switch.alike);
     for (let i: u32 = 0; i < f; i++) store<u16>(sw + Switch.next + i * 2, <u16>ALLOWED);
     let bytes: u32 = 0;
     for (; f < frames; f++) {

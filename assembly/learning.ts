@@ -27,6 +27,9 @@ import {
 import { Macs } from "./mactable";
 import { Desc, OWNER_AND_MARK } from "./packet";
 
+/** Of `Learning.read`: the whole burst is between the same two stations, with the same mark. */
+const ONE_WAY: u32 = 0x10000;
+
 /**
  * The innermost loops make no call: what needs one ends the loop, is dealt with, and the loop begins anew. An
  * engine keeps nothing in registers over a call, not even over one that is hardly ever made.
@@ -47,53 +50,106 @@ export class Learning {
       const sameWay = Learning.classifyMapped(sw, port, n);
       if (sameWay) return sameWay;
     }
-    const ports = load<u32>(sw, Switch.ports);
+    const plain = Learning.read(sw, port, n);
+    const f = plain & 0xffff;
+    if (plain & ONE_WAY) {
+      const h = v128.load(sw + Switch.headers);
+      const mark: u32 = trusted ? load<u16>(packets, Packet.mark) : 0;
+      const to = Learning.oneByOne(sw, port, h, mark, 0);
+      // What is dropped is counted one by one.
+      if (to != Destination.DROP) {
+        if (to < <u32>Destination.MIXED) store<u32>(sw, to, Switch.common);
+        else for (let i: u32 = 0; i < n; i++) store<u16>(sw + Switch.destination + i * 2, <u16>to);
+        return n;
+      }
+      store<u16>(sw + Switch.destination, <u16>to);
+      Learning.lookupEach(sw, port, trusted, 1, n);
+      return n;
+    }
+    Learning.lookupEach(sw, port, trusted, 0, f);
+    return f == n ? n : Learning.classifyRest(sw, port, f, n);
+  }
+
+  /**
+   * Headers of the whole frames of one segment in front of the burst, before any is looked at: so their lines are on the
+   * way side by side. Returns how many, with ONE_WAY where it holds; `Switch.alike` of the burst.
+   */
+  static read(sw: usize, port: usize, n: u32): u32 {
+    const packets = sw + Switch.packets;
+    const kind = load<u64>(packets, Packet.owner) & OWNER_AND_MARK;
     const end = packets + n * Packet.SIZE;
-    const owner = load<u16>(packets, Packet.owner);
-    let p = packets;
-    let word = load<u32>(p, Packet.len);
-    let headers = sw + Switch.headers;
-    let common: u32 = Destination.MIXED;
-    let oneOwner = true;
-    let lengths: u32 = 0;
+    if (Learning.isUnusual(load<u32>(packets, Packet.len))) return 0;
+    const same = v128.load(load<u32>(packets));
+    let differ = i64x2.splat(0);
+    let others: u64 = 0;
     let bytes: u32 = 0;
-    while (p != end && !Learning.isUnusual(word)) {
-      let h = v128.load(load<u32>(p));
-      const begin = p;
-      const kind = load<u64>(p, Packet.owner) & OWNER_AND_MARK;
-      const mark = <u32>(kind >> 48);
-      const known = trusted && mark && mark <= ports;
-      const f = <u32>(p - packets) / Packet.SIZE;
-      const to = known ? Learning.steered(sw, port, h, mark) : Learning.lookup(sw, port, h, f);
-      common = p == packets || to == common ? to : Destination.MIXED;
-      if (<u16>kind != owner) oneOwner = false;
-      // Frames between the same two stations go the same way. What is dropped is counted one by one.
-      const low = i64x2.extract_lane(h, 0);
-      const high = i32x4.extract_lane(h, 2);
-      do {
-        v128.store(headers, h);
-        headers += 16;
-        bytes += word;
-        lengths |= word;
-        p += Packet.SIZE;
-        if (p == end) break;
-        word = load<u32>(p, Packet.len);
-        if (Learning.isUnusual(word)) break;
-        if ((load<u64>(p, Packet.owner) & OWNER_AND_MARK) != kind) break;
-        h = v128.load(load<u32>(p));
-        if (i64x2.extract_lane(h, 0) != low) break;
-        if (i32x4.extract_lane(h, 2) != high) break;
-      } while (to != Destination.DROP);
-      // Of a whole burst for one port its summary says enough.
-      if (begin == packets && p == end && to < <u32>Destination.MIXED) break;
-      let destination = sw + Switch.destination + f * 2;
-      for (let q = begin; q != p; q += Packet.SIZE, destination += 2) store<u16>(destination, <u16>to);
+    let lengths: u32 = 0;
+    let p = packets;
+    for (; p != end; p += Packet.SIZE) {
+      const word = load<u32>(p, Packet.len);
+      if (Learning.isUnusual(word)) break;
+      const h = v128.load(load<u32>(p));
+      v128.store(p, h, Switch.headers - Switch.packets);
+      differ = v128.or(differ, v128.xor(h, same));
+      others |= (load<u64>(p, Packet.owner) & OWNER_AND_MARK) ^ kind;
+      bytes += word;
+      lengths |= word;
     }
     Count.add(port + Port.rxBytes, bytes);
-    if (p != end) return Learning.classifyRest(sw, port, <u32>(p - packets) / Packet.SIZE, n);
-    store<u32>(sw, common, Switch.common);
-    store<u32>(sw, oneOwner ? lengths : 0, Switch.alike);
-    return n;
+    const f = <u32>(p - packets) / Packet.SIZE;
+    if (f != n) return f;
+    store<u32>(sw, <u16>others ? 0 : lengths, Switch.alike);
+    const stations = i64x2.extract_lane(differ, 0) | i32x4.extract_lane(differ, 2);
+    return stations | others ? f : f | ONE_WAY;
+  }
+
+  /** Destinations of the frames from number `f` to before `end`, whose headers are read. */
+  static lookupEach(sw: usize, port: usize, trusted: bool, f: u32, end: u32): void {
+    const macs: usize = load<u32>(sw, Switch.macs);
+    const now = Objects.now();
+    const ageing = load<u32>(sw, Switch.ageing);
+    // An entry's value and stamp, of a source that is where it was, in this second or for good.
+    const here = <u64>load<u32>(port, Port.index) | ((<u64>now) << 32);
+    const fixed = here | 0xffff_ffff_0000_0000;
+    const marks: u32 = trusted ? 0xffff : 0;
+    const last = sw + Switch.headers + end * 16;
+    let known: u64 = 0;
+    let header = sw + Switch.headers + f * 16;
+    let at = sw + Switch.destination + f * 2;
+    while (header != last) {
+      // Known stations, without a call.
+      for (; header != last; header += 16, at += 2) {
+        if (load<u16>(header - (Switch.headers - Switch.packets), Packet.mark) & marks) break;
+        const low = load<u64>(header);
+        const source = Macs.key((low >> 48) | ((<u64>load<u32>(header, 8)) << 16), 0);
+        if (source != known) {
+          const s = Macs.find(macs, source);
+          if (!s) break;
+          const seen = load<u64>(s, MacEntry.value);
+          if (seen != here && seen != fixed) break;
+          known = source;
+        }
+        const e = Macs.find(macs, Macs.key(low & 0xffff_ffff_ffff, 0));
+        if (!e) break;
+        const to = load<u32>(e, MacEntry.value);
+        if (to == <u32>here) break;
+        const stamp = load<u32>(e, MacEntry.stamp);
+        if (now - stamp > ageing && stamp != MacEntry.STATIC) break;
+        store<u16>(at, <u16>to);
+      }
+      if (header == last) break;
+      const i = <u32>(at - sw - Switch.destination) / 2;
+      const mark = <u32>load<u16>(sw + Switch.packets + i * Packet.SIZE, Packet.mark) & marks;
+      store<u16>(at, <u16>Learning.oneByOne(sw, port, v128.load(header), mark, i));
+      header += 16;
+      at += 2;
+    }
+  }
+
+  /** Where frame `f` goes, by its mark if it has one. */
+  static oneByOne(sw: usize, port: usize, h: v128, mark: u32, f: u32): u32 {
+    if (mark && mark <= load<u32>(sw, Switch.ports)) return Learning.steered(sw, port, h, mark);
+    return Learning.lookup(sw, port, h, f);
   }
 
   /** `len` and `flags` of what isn't one whole segment with a header of 16 bytes, or is longer than any frame. */

@@ -17,14 +17,18 @@ export class Macs {
     return table + MacTable.entries + (h & (buckets - 1)) * (MacTable.WAYS * MacEntry.SIZE);
   }
 
-  /** The entry with this key, or 0. */
-  static find(table: usize, key: u64): usize {
+  /**
+   * The entry with this key, or 0. As a rule it is the first of its bucket; else all keys are compared at once, since which
+   * one it is can't be predicted.
+   */
+  @inline static find(table: usize, key: u64): usize {
     const b = Macs.bucket(table, key);
     if (load<u64>(b, MacEntry.key) == key) return b;
-    if (load<u64>(b, MacEntry.key + MacEntry.SIZE) == key) return b + MacEntry.SIZE;
-    if (load<u64>(b, MacEntry.key + 2 * MacEntry.SIZE) == key) return b + 2 * MacEntry.SIZE;
-    if (load<u64>(b, MacEntry.key + 3 * MacEntry.SIZE) == key) return b + 3 * MacEntry.SIZE;
-    return 0;
+    const wanted = i64x2.splat(key);
+    const front = v128.shuffle<u64>(v128.load(b), v128.load(b, MacEntry.SIZE), 0, 2);
+    const back = v128.shuffle<u64>(v128.load(b, 2 * MacEntry.SIZE), v128.load(b, 3 * MacEntry.SIZE), 0, 2);
+    const equal = i64x2.bitmask(i64x2.eq(front, wanted)) | (i64x2.bitmask(i64x2.eq(back, wanted)) << 2);
+    return equal ? b + ctz<u32>(equal) * MacEntry.SIZE : 0;
   }
 
   /**

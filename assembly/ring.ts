@@ -44,6 +44,28 @@ export class Rings {
     return Rings.dequeue(ring, to, n, true);
   }
 
+  /**
+   * Where the only producer may write the next `n` descriptors itself, one behind the other; then it calls `publish`. 0 where
+   * they don't fit, or not in one piece.
+   */
+  static reserve(ring: usize, n: u32): usize {
+    if (load<u32>(ring, Ring.kind) == RingKind.MPMC) return 0;
+    const mask = load<u32>(ring, Ring.mask);
+    const head = load<u32>(ring, Ring.head);
+    const at = head & mask;
+    if (mask + 1 - at < n) return 0;
+    if (mask + 1 - (head - load<u32>(ring, Ring.tailCache)) < n) {
+      const tail = Sync.load<u32>(ring + Ring.tail);
+      store<u32>(ring, tail, Ring.tailCache);
+      if (mask + 1 - (head - tail) < n) return 0;
+    }
+    return ring + Ring.slots + at * Packet.SIZE;
+  }
+  /** `n` descriptors that were written where `reserve` said. */
+  @inline static publish(ring: usize, n: u32): void {
+    Sync.store<u32>(ring + Ring.head, load<u32>(ring, Ring.head) + n);
+  }
+
   static enqueue(ring: usize, from: usize, n: u32, all: bool): u32 {
     const mask = load<u32>(ring, Ring.mask);
     if (load<u32>(ring, Ring.kind) == RingKind.MPMC) return Rings.enqueueShared(ring, from, n, all);

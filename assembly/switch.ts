@@ -155,8 +155,11 @@ export class Switching {
         if (owner != takes) Switching.giveBack(sw, owner, packets, n);
       }
     } else {
+      const aware = load<u32>(sw, Switch.vlanAware) != 0;
+      const alike = load<u32>(sw, Switch.alike);
+      if (!aware && alike && Switching.forwardAlike(sw, frames, alike)) return frames;
       if (frames == n) Learning.index(sw, n);
-      if (load<u32>(sw, Switch.vlanAware)) Switching.forwardTagged(sw, port, frames);
+      if (aware) Switching.forwardTagged(sw, port, frames);
       else Switching.forward(sw, port, frames);
     }
     return frames;
@@ -178,6 +181,69 @@ export class Switching {
 
   @inline static port(sw: usize, index: u32): usize {
     return load<u32>(load<u32>(sw, Switch.table) + index * 4);
+  }
+
+  /**
+   * Second pass over whole frames of one owner: sorted by destination (counting sort), then one delivery each. False, and
+   * nothing is done, where one of them is for all.
+   */
+  static forwardAlike(sw: usize, frames: u32, alike: u32): bool {
+    const lists = sw + Switch.lists;
+    const destinations = sw + Switch.destination;
+    const end = destinations + frames * 2;
+    let touched: u32 = 0;
+    let flood = false;
+    // In place of a list its number of frames less one, so that an empty one needs no look.
+    for (let at = destinations; at != end; at += 2) {
+      const to = <u32>load<u16>(at);
+      if (to >= <u32>Destination.FLOOD) {
+        flood = flood || to == Destination.FLOOD;
+        continue;
+      }
+      const list = lists + to * 4;
+      const before = load<u32>(list);
+      store<u16>(sw + Switch.touched + touched * 2, <u16>to);
+      touched += u32(before == 0xffff_ffff);
+      store<u32>(list, before + 1);
+    }
+    let begin = sw + Switch.out;
+    for (let t: u32 = 0; t < touched; t++) {
+      const list = lists + <u32>load<u16>(sw + Switch.touched + t * 2) * 4;
+      const n = load<u32>(list) + 1;
+      store<u32>(list, flood ? 0xffff_ffff : <u32>begin);
+      begin += n * Packet.SIZE;
+    }
+    if (flood) return false;
+    // From here on where each list goes on.
+    const toHeader = sw + Switch.headers - (sw + Switch.packets);
+    const toOutHeader = sw + Switch.outHeaders - (sw + Switch.out);
+    let p = sw + Switch.packets;
+    for (let at = destinations; at != end; at += 2, p += Packet.SIZE) {
+      const to = <u32>load<u16>(at);
+      if (to >= <u32>Destination.FLOOD) continue;
+      const place: usize = load<u32>(lists + to * 4);
+      v128.store(place, v128.load(p));
+      v128.store(place + toOutHeader, v128.load(p + toHeader));
+      store<u32>(lists + to * 4, <u32>place + Packet.SIZE);
+    }
+    const owner = <u32>load<u16>(sw + Switch.packets, Packet.owner);
+    let taken = false;
+    begin = sw + Switch.out;
+    for (let t: u32 = 0; t < touched; t++) {
+      const to = <u32>load<u16>(sw + Switch.touched + t * 2);
+      const next: usize = load<u32>(lists + to * 4);
+      Switching.clear(lists, to);
+      const n = <u32>(next - begin) / Packet.SIZE;
+      const out = Switching.port(sw, to);
+      taken = taken || load<u32>(out, Port.takes) == owner;
+      Switching.deliver(sw, out, begin, n, n, begin + toOutHeader, sw + Switch.spare, alike);
+      begin = next;
+    }
+    if (taken) {
+      Learning.index(sw, frames);
+      Switching.releaseFrames(sw, frames);
+    } else Switching.giveBack(sw, owner, sw + Switch.packets, frames);
+    return true;
   }
 
   /** Second pass: a list of frames for each destination, in order; then one delivery each. */
@@ -466,23 +532,30 @@ export class Switching {
   ): void {
     const pool: usize = load<u32>(sw, Switch.pool);
     const lcore = load<u32>(sw, Switch.lcore);
-    // Straight into the card's ring where they fit: the descriptors are written once.
+    // Straight into the card's ring, or the other one, where they fit: the descriptors are written once.
     let q: usize = 0;
+    let to: usize = 0;
     if (kind == PortKind.NIC) {
       q = load<u32>(load<u32>(out, Port.to), Nic.tx);
-      if (Pmd.txRoom(q, lcore) < n || Pmd.txStraight(q) < n) q = 0;
+      if (Pmd.txRoom(q, lcore) >= n && Pmd.txStraight(q) >= n) to = Pmd.txSlot(q);
+    } else {
+      q = load<u32>(out, Port.to);
+      to = Rings.reserve(q, n);
     }
-    const to = q ? Pmd.txSlot(q) : spare;
-    const got = Mempool.take(pool, lcore, to, n);
+    const list = to ? to : spare;
+    const got = Mempool.take(pool, lcore, list, n);
     if (got < n) Count.add(out + Port.drops + Drop.NO_BUFFER * 8, n - got);
-    const bytes = Copy.frames(to, 0, from, got, headers);
+    const bytes = Copy.frames(list, 0, from, got, headers);
     Count.add(out + Port.copies, got);
     Count.add(out + Port.copiedBytes, bytes);
-    if (q) {
-      Pmd.txAnnounce(q, got);
-      Count.add(out + Port.txPackets, got);
-      Count.add(out + Port.txBytes, bytes);
-    } else Switching.enqueue(sw, out, kind, lcore, spare, got);
+    if (!to) {
+      Switching.enqueue(sw, out, kind, lcore, spare, got);
+      return;
+    }
+    if (kind == PortKind.NIC) Pmd.txAnnounce(q, got);
+    else Rings.publish(q, got);
+    Count.add(out + Port.txPackets, got);
+    Count.add(out + Port.txBytes, bytes);
   }
 
   /** Host buffers into the NIC's transmit ring or a ring; what doesn't fit is freed and counted. */
