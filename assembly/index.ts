@@ -14,6 +14,7 @@ import { Macs } from "./mactable";
 import { Mempool } from "./mempool";
 import { Card, Pmd } from "./nic";
 import { Rings } from "./ring";
+import { RteFlows } from "./rteflow";
 import { Switching } from "./switch";
 import { Device } from "./virtqueue/device";
 import { Wire } from "./wire";
@@ -36,6 +37,21 @@ export function setMac(table: usize, mac: u64, vlan: u32, value: u32): bool {
 }
 export function removeMac(table: usize, mac: u64, vlan: u32): void {
   Macs.remove(table, Macs.key(mac, vlan));
+}
+/** A rule of rte_flow from what stands at `from` (`RteFlow`); its id, or a RteFlowRefusal below 0. */
+export function createFlow(table: usize, from: usize): i32 {
+  return RteFlows.create(table, from, false);
+}
+/** Whether it could be made: 0, or a RteFlowRefusal below 0. */
+export function validateFlow(table: usize, from: usize): i32 {
+  return RteFlows.create(table, from, true);
+}
+export function destroyFlow(table: usize, id: u32): bool {
+  return RteFlows.destroy(table, id);
+}
+/** Takes all rules out of a table, or sets it up. */
+export function flushFlows(table: usize): void {
+  RteFlows.flush(table);
 }
 /** Rings at guest addresses, as a driver that isn't ours sets them up (2.1 "Device Status", DRIVER_OK). */
 export function startVirtqueue(

@@ -76,6 +76,7 @@ export enum Kind {
   LCORE = 16,
   PCI_FUNCTION = 24,
   VEB = 25,
+  RTE_FLOW_TABLE = 32,
 }
 
 /**
@@ -90,7 +91,8 @@ export enum Kind {
  * owner  directory id of who gets the buffer back: a pool, a mapping, a virtqueue
  * index  its number there (pool: the buffer; virtqueue and mapping: the buffer id of the ring)
  * room   bytes of the whole buffer: `len` as it is when the buffer is empty
- * mark   what the NIC's filter said: 1 + the switch port that it goes to, 0 for nothing.
+ * mark   what the NIC's filter said: 1 + the switch port that it goes to, 0 for nothing; or what an rte_flow rule's
+ *        `mark` said, with RTE_FLOW_MARK set: no port has such a number, so neither is taken for the other.
  *        In a virtqueue's buffer: the ring descriptors that it takes (packed rings step by them).
  */
 export enum Packet {
@@ -215,6 +217,9 @@ export enum Nic {
   wire = 56,
   /** Its embedded switch, where guests own functions of it; or 0. */
   veb = 60,
+  /** RteFlowTable of the rules that the card follows; or, where it can't, of those that the driver does. 0: none. */
+  flows = 40,
+  driverFlows = 44,
   /** Scratch for the card's parser: a flow key and its RSS input. */
   scratch = 128,
   /** u64 counters of the link. */
@@ -226,6 +231,9 @@ export enum Nic {
   rxStopped = 104,
   txPackets = 112,
   txBytes = 120,
+  /** Frames that an rte_flow rule dropped; that the driver had to drop, since the ring to their queue was full. */
+  rxFlowDrop = 208,
+  rxFlowFull = 216,
   SIZE = 256,
 }
 
@@ -254,6 +262,8 @@ export enum RxQueue {
   port = 36,
   /** The poller that its interrupt rings for, or 0. */
   bell = 40,
+  /** Where the driver follows rte_flow rules: Ring of the frames that they bring here from other queues. */
+  brought = 52,
   running = 64,
   head = 68,
   /** First descriptor of the burst being written; published last. */
@@ -267,6 +277,8 @@ export enum RxQueue {
   missed = 100,
   next = 128,
   posted = 132,
+  /** Frames that the driver's rules have brought to other queues or dropped, since that was asked last. */
+  away = 152,
   tail = 192,
   /** 1: the driver sleeps, and wants an interrupt. */
   armed = 196,
@@ -955,6 +967,8 @@ export enum Switch {
   lookup = 48,
   /** Port whose burst is with a lookup of the user's own; 0 when there is none. */
   pending = 52,
+  /** u16 by the number of an rte_flow rule's mark: 1 + the port that such a frame goes to, unread; 0 for none. Or 0. */
+  marks = 56,
   /** Scratch: the burst, its headers (first 16 bytes of each frame), and where each frame begins and goes. */
   packets = 64,
   headers = 24640, // packets + (QUEUE_MAX + 2 * BURST_MAX) * 16
@@ -1101,3 +1115,197 @@ export enum Poller {
 
 /** `Port.takes` of a port that takes no buffer as it is. */
 export const TAKES_NOTHING = 0xffff;
+
+/**
+ * What rte_flow rules look at in a frame, and the same bytes as a mask. All as in the frame, in network order; what it
+ * hasn't got is 0. A header that is cut off, or says of itself what can't be, isn't there, nor is what stands behind it.
+ *
+ *     0     6     12     14    16      18     20     22     23   24   25      26    27    28      30      32
+ *     | dst | src | tpid | tci | tpid2 | tci2 | type | tags | ip | l4 | proto | tos | ttl | sport | dport |
+ *     | source                        | destination                   | flow label | fragment | tcpFlags |
+ *     32                              48                              64           68         70         71
+ */
+export enum RteFlowKey {
+  dst = 0,
+  src = 6,
+  /** Of the first tag, and of the one behind it. */
+  tpid = 12,
+  tci = 14,
+  tpid2 = 16,
+  tci2 = 18,
+  /** EtherType behind the tags, of which two are looked through. */
+  type = 20,
+  /** u8: bit 0 with one tag or more, bit 1 with two or more. */
+  tags = 22,
+  /** u8: 4 or 6. */
+  ip = 23,
+  /** u8: 6 or 17 where the frame holds a TCP or UDP header. */
+  l4 = 24,
+  /** u8: IPv4's protocol, IPv6's (first) next header. */
+  proto = 25,
+  /** u8: IPv4's type of service, IPv6's traffic class. */
+  tos = 26,
+  /** u8: IPv4's time to live, IPv6's hop limit. */
+  ttl = 27,
+  sourcePort = 28,
+  destinationPort = 30,
+  /** u8[16]; an IPv4 address stands in the first 4 bytes. */
+  source = 32,
+  destination = 48,
+  /** u32: 20 bits of IPv6. */
+  label = 64,
+  /** u16: IPv4's flags and fragment offset. */
+  fragment = 68,
+  tcpFlags = 70,
+  SIZE = 72,
+  WORDS = 9,
+}
+
+/** How much of a frame rte_flow's parser looks at, in bytes: a header that goes on behind isn't there. */
+export const RTE_FLOW_HEAD = 512;
+
+/** In `Packet.mark`: the rest is the number that a rule's `mark` gave. */
+export const RTE_FLOW_MARK = 0x8000;
+
+/** Queues in the list of one `rss` action. */
+export const RTE_FLOW_QUEUES = 64;
+
+/**
+ * An rte_flow rule. Up to INPUT it is written by whoever wants it (`createFlow`), behind that by the table.
+ *
+ *     | group | priority | attributes | actions | mark | queue | queueCount | - |     u32 each
+ *     | spec: RteFlowKey | mask: RteFlowKey | queues: u16[RTE_FLOW_QUEUES] |
+ *     | id | next | under | used | hits | bytes | rank |
+ */
+export enum RteFlow {
+  /** Must be 0. */
+  group = 0,
+  /** 0 comes first. */
+  priority = 4,
+  /** Bits of RteFlowAttribute. */
+  attributes = 8,
+  /** Bits of RteFlowAction. */
+  actions = 12,
+  /** MARK: 0 to RTE_FLOW_MARK - 1. */
+  markId = 16,
+  /** QUEUE: receive queue of the card. */
+  queue = 20,
+  /** RSS: queues in the list; 0: the card's own table of queues. */
+  queueCount = 24,
+  spec = 32,
+  mask = 104,
+  queues = 176,
+  INPUT = 304,
+  id = 304,
+  /** u16: next rule of the same bucket; of a free one the next free one; 0 for none. Rules count from 1. */
+  next = 308,
+  /** u16: number of its RteFlowMask. */
+  under = 310,
+  used = 312,
+  /** u64 counters. */
+  hits = 320,
+  bytes = 328,
+  /** u64: priority << 32 | id: the lowest wins. */
+  rank = 336,
+  SIZE = 384,
+}
+
+export enum RteFlowAttribute {
+  INGRESS = 1,
+  EGRESS = 2,
+  TRANSFER = 4,
+}
+
+export enum RteFlowAction {
+  QUEUE = 1,
+  RSS = 2,
+  DROP = 4,
+  MARK = 8,
+  COUNT = 16,
+  /** The filters and RSS decide, as without the rule; so they do for a rule with none of the first three. */
+  PASSTHRU = 32,
+}
+
+/** Where a rule sends a frame, when not to a queue. */
+export enum RteFlowFate {
+  /** Where the card's filters and RSS say. */
+  FILTERS = 0xfffe,
+  DROP = 0xffff,
+}
+
+/** Why a rule was refused. `createFlow` returns it below 0. */
+export enum RteFlowRefusal {
+  NONE = 0,
+  /** Another group than 0. */
+  GROUP = 1,
+  /** Other attributes than ingress. */
+  ATTRIBUTES = 2,
+  /** None, one that isn't known, or two that say where the frame goes. */
+  ACTIONS = 3,
+  /** The card has no such queue. */
+  QUEUE = 4,
+  /** A mapped guest's queue, but not just for frames to the MAC address that the card's filter steers there. */
+  MAPPED = 5,
+  /** No such mark, or one for a mapped guest's queue: there it is the filter's. */
+  MARK = 6,
+  /** There is one with the same pattern and priority. */
+  EXISTS = 7,
+  /** No place for another rule. */
+  FULL = 8,
+  /** No place for another mask. */
+  MASKS = 9,
+  /** No rule has this number. */
+  UNKNOWN = 10,
+  COUNT = 11,
+}
+
+/** A mask of rules (tuple space): those under it are found by one hash. */
+export enum RteFlowMask {
+  mask = 0,
+  /** u8 offsets of the key's 8-byte words that it has bits in, and their number. */
+  words = 72,
+  wordCount = 81,
+  /** Rules under it. */
+  rules = 84,
+  /** u64: rank of the first of them. */
+  best = 88,
+  SIZE = 96,
+}
+
+/**
+ * The rte_flow rules of a card.
+ *
+ *     line 0   configuration, written under `lock`
+ *     line 1   version | lock
+ *     line 2   scratch of who follows the rules
+ *     then     masks in use, by their best rule | masks | buckets | rules
+ *
+ * It may be changed while it is used: `version` is odd meanwhile, and whoever looked up something looks again when it
+ * has moved.
+ */
+export enum RteFlowTable {
+  id = 0,
+  nic = 4,
+  /** Rules that there is room for. */
+  capacity = 8,
+  /** Rules and masks in it. */
+  count = 12,
+  maskCount = 16,
+  nextId = 20,
+  /** First of the free rules. */
+  free = 24,
+  /** u16[bucketMask + 1]: first rule by hash. */
+  buckets = 28,
+  bucketMask = 32,
+  rules = 36,
+  version = 64,
+  lock = 68,
+  key = 128,
+  /** FlowKey and RSS input. */
+  rss = 208,
+  /** u8 numbers of masks. */
+  order = 320,
+  masks = 448, // order + MASKS_MAX
+  MASKS_MAX = 128,
+  SIZE = 12736, // masks + MASKS_MAX * RteFlowMask.SIZE
+}

@@ -22,6 +22,7 @@ import {
   Packet,
   PacketFlag,
   Port,
+  RTE_FLOW_MARK,
   Switch,
 } from "./layout";
 import { Macs } from "./mactable";
@@ -148,7 +149,8 @@ export class Learning {
 
   /** Where frame `f` goes, by its mark if it has one. */
   static oneByOne(sw: usize, port: usize, h: v128, mark: u32, f: u32): u32 {
-    if (mark && mark <= load<u32>(sw, Switch.ports)) return Learning.steered(sw, port, h, mark);
+    const known: u32 = mark ? Learning.marked(sw, mark) : 0;
+    if (known) return Learning.steered(sw, port, h, known);
     return Learning.lookup(sw, port, h, f);
   }
 
@@ -164,9 +166,9 @@ export class Learning {
   static classifyMapped(sw: usize, port: usize, n: u32): u32 {
     const packets = sw + Switch.packets;
     const kind = load<u64>(packets, Packet.owner) & OWNER_AND_MARK;
-    const mark = <u32>(kind >> 48);
-    if (mark > load<u32>(sw, Switch.ports)) return 0;
-    const out: usize = load<u32>(load<u32>(sw, Switch.table) + (mark - 1) * 4);
+    const known = Learning.marked(sw, <u32>(kind >> 48));
+    if (!known) return 0;
+    const out: usize = load<u32>(load<u32>(sw, Switch.table) + (known - 1) * 4);
     if (load<u32>(out, Port.takes) != <u32>(<u16>kind) || Learning.isUnusual(load<u32>(packets, Packet.len)))
       return 0;
     let bytes: u32 = 0;
@@ -181,7 +183,7 @@ export class Learning {
     if (!Learning.learn(sw, port, v128.load(load<u32>(packets)))) return 0;
     Count.add(port + Port.rxBytes, bytes);
     store<u32>(sw, 0xffff, Switch.alike);
-    store<u32>(sw, mark - 1, Switch.common);
+    store<u32>(sw, known - 1, Switch.common);
     return n;
   }
 
@@ -206,7 +208,8 @@ export class Learning {
       if (flags & PacketFlag.NO_LEARN) store<u16>(p, flags & ~PacketFlag.NO_LEARN, Packet.flags);
       if (Learning.isRunt(sw, h, len)) to = Learning.drop(port, Drop.RUNT);
       else if (flags & PacketFlag.NO_LEARN) to = Learning.lookupOnly(sw, port, h, f);
-      else if (trusted && mark && mark <= ports) to = Learning.steered(sw, port, h, mark);
+      else if (trusted && mark && Learning.marked(sw, mark))
+        to = Learning.steered(sw, port, h, Learning.marked(sw, mark));
       else to = Learning.lookup(sw, port, h, f);
       store<u16>(sw + Switch.destination + f * 2, <u16>to);
     }
@@ -263,9 +266,16 @@ export class Learning {
     return Learning.learnKey(sw, port, Macs.key(Learning.source(h), Learning.vlan(sw, port, h)));
   }
 
+  /** 1 + the port that a mark other than 0 names: a filter's itself, a rule's by what `Switch.marks` says; 0 for none. */
+  @inline static marked(sw: usize, mark: u32): u32 {
+    if (mark < <u32>RTE_FLOW_MARK) return mark <= load<u32>(sw, Switch.ports) ? mark : 0;
+    const marks: usize = load<u32>(sw, Switch.marks);
+    return marks ? load<u16>(marks + (mark - RTE_FLOW_MARK) * 2) : 0;
+  }
+
   /** Where a frame with a mark goes; its source is learned, or it is dropped. */
-  @inline static steered(sw: usize, port: usize, h: v128, mark: u32): u32 {
-    return Learning.learn(sw, port, h) ? mark - 1 : Learning.drop(port, Drop.SPOOFED);
+  @inline static steered(sw: usize, port: usize, h: v128, known: u32): u32 {
+    return Learning.learn(sw, port, h) ? known - 1 : Learning.drop(port, Drop.SPOOFED);
   }
 
   /** False if the source is a static address of another port. Group addresses are not learned. */
@@ -356,7 +366,7 @@ export class Learning {
     const p = sw + Switch.packets + <u32>load<u16>(sw + Switch.first + f * 2) * Packet.SIZE;
     if (Objects.kind(load<u16>(p, Packet.owner)) != Kind.MAPPING) return false;
     const mark = <u32>load<u16>(p, Packet.mark);
-    return !mark || !Learning.member(load<u32>(load<u32>(sw, Switch.table) + (mark - 1) * 4), vlan);
+    return mark - 1 >= load<u32>(sw, Switch.ports) || !Learning.member(load<u32>(load<u32>(sw, Switch.table) + (mark - 1) * 4), vlan);
   }
 
   @inline static member(port: usize, vlan: u32): bool {

@@ -14,9 +14,7 @@
 import { Count } from "./count";
 import { Objects } from "./directory";
 import { Doorbell } from "./doorbell";
-import { Toeplitz } from "./hash";
 import {
-  FlowKey,
   FRAME_MAX,
   FRAME_MIN,
   Kind,
@@ -24,7 +22,8 @@ import {
   Nic,
   Packet,
   PacketFlag,
-  RSS_TABLE_SIZE,
+  RteFlowFate,
+  RteFlowTable,
   RxQueue,
   TxQueue,
 } from "./layout";
@@ -32,6 +31,9 @@ import { Macs } from "./mactable";
 import { Mempool } from "./mempool";
 import { Desc } from "./packet";
 import { Parse } from "./parse";
+import { Rings } from "./ring";
+import { Rss } from "./rss";
+import { RteFlows } from "./rteflow";
 import { Sync } from "./sync";
 
 /** Descriptors that the driver frees at a time, as the RS threshold of Intel's cards. */
@@ -46,9 +48,21 @@ export class Card {
   }
 
   /**
-   * Where the filters send a frame: queue | mark << 16. Most exact first: MAC and VLAN, MAC, VLAN; then RSS.
+   * Where a frame goes: queue | mark << 16, or RteFlowFate.DROP. By rte_flow's rules, then by the filters.
    */
   static steer(nic: usize, frame: usize, len: u32): u32 {
+    const flows: usize = load<u32>(nic, Nic.flows);
+    if (!flows || !load<u32>(flows, RteFlowTable.count)) return Card.filter(nic, frame, len);
+    const verdict = RteFlows.decide(flows, frame, len, len);
+    if ((verdict & 0xffff) != RteFlowFate.FILTERS) return verdict;
+    const filtered = Card.filter(nic, frame, len);
+    // A filter's mark stays; and in a mapped guest's memory there is none but that.
+    if (filtered >> 16 || load<u32>(Card.rxQueue(nic, filtered), RxQueue.mapping)) return filtered;
+    return filtered | (verdict & 0xffff_0000);
+  }
+
+  /** Where the filters send a frame. Most exact first: MAC and VLAN, MAC, VLAN; then RSS. */
+  static filter(nic: usize, frame: usize, len: u32): u32 {
     const filters: usize = load<u32>(nic, Nic.filters);
     const mac = Parse.mac(frame);
     const type = Parse.be16(frame + 12);
@@ -58,15 +72,20 @@ export class Card {
     if (vlan) hit = Macs.find(filters, Macs.key(mac, vlan));
     if (!hit) hit = Macs.find(filters, Macs.key(mac, 0));
     if (!hit && vlan) hit = Macs.find(filters, Macs.key(0, vlan));
-    if (hit) return load<u32>(hit, MacEntry.value);
-    return load<u32>(nic, Nic.rssQueues) > 1 ? Card.rss(nic, frame, len) : 0;
+    if (!hit) return Card.spread(nic, frame, len);
+    const value = load<u32>(hit, MacEntry.value);
+    // A driver with rules to follow must see a frame before a guest does.
+    const flows: usize = load<u32>(nic, Nic.driverFlows);
+    if (!flows || !load<u32>(flows, RteFlowTable.count)) return value;
+    if (!load<u32>(Card.rxQueue(nic, value & 0xffff), RxQueue.mapping)) return value;
+    return Card.spread(nic, frame, len) | (value & 0xffff_0000);
   }
 
-  static rss(nic: usize, frame: usize, len: u32): u32 {
-    const flow = nic + Nic.scratch;
-    if (!Parse.flow(frame, len, flow)) return 0;
-    const hash = Toeplitz.flow(load<u32>(nic, Nic.rssKey), flow, flow + FlowKey.SIZE);
-    return load<u8>(load<u32>(nic, Nic.rssTable) + (hash & (RSS_TABLE_SIZE - 1)));
+  /** Queue of what no filter names. */
+  @inline static spread(nic: usize, frame: usize, len: u32): u32 {
+    if (load<u32>(nic, Nic.rssQueues) <= 1) return 0;
+    const entry = Rss.entry(nic, frame, len, nic + Nic.scratch);
+    return entry < 0 ? 0 : load<u8>(load<u32>(nic, Nic.rssTable) + entry);
   }
 
   /**
@@ -95,6 +114,10 @@ export class Card {
   /** To the host's queue that the filters or the hash name. */
   @inline static deliver(nic: usize, frame: usize, len: u32): bool {
     const steered = Card.steer(nic, frame, len);
+    if ((steered & 0xffff) == RteFlowFate.DROP) {
+      Count.add(nic + Nic.rxFlowDrop, 1);
+      return false;
+    }
     const q = Card.rxQueue(nic, steered & 0xffff);
     if (!load<u32>(q, RxQueue.running) && !Card.start(q)) {
       Count.add(nic + Nic.rxStopped, 1);
@@ -247,6 +270,93 @@ export class Pmd {
     }
     store<u32>(q, next + whole, RxQueue.next);
     return whole;
+  }
+
+  /**
+   * `rxBurst` of a driver that follows rte_flow's rules itself, since the card can't: what they bring to this queue from
+   * others, else what has been received here, less what they drop or bring elsewhere.
+   */
+  static rxSteered(q: usize, lcore: u32, to: usize, max: u32, room: u32): u32 {
+    const brought: usize = load<u32>(q, RxQueue.brought);
+    if (!brought) return Pmd.rxBurst(q, to, max, room);
+    const some = Rings.dequeueFrames(brought, to, max, room);
+    if (some) return some;
+    const flows: usize = load<u32>(load<u32>(q, RxQueue.nic), Nic.driverFlows);
+    // What is in a mapped guest's memory came before there were rules.
+    if (!flows || !load<u32>(flows, RteFlowTable.count) || load<u32>(q, RxQueue.mapping))
+      return Pmd.rxBurst(q, to, max, room);
+    let n: u32;
+    let kept: u32;
+    do {
+      n = Pmd.rxBurst(q, to, max, room);
+      kept = Pmd.follow(flows, q, lcore, to, n);
+    } while (n && !kept);
+    return kept;
+  }
+
+  /** Each of the frames in `n` descriptors to the queue that the rules name. Returns the descriptors that stay. */
+  static follow(flows: usize, q: usize, lcore: u32, list: usize, n: u32): u32 {
+    const own = load<u32>(q, RxQueue.index);
+    const end = list + n * Packet.SIZE;
+    let kept = list;
+    let begin = list; // of a run of frames with the same fate
+    let fate = own;
+    let away: u32 = 0;
+    for (let p = list; p != end; ) {
+      const segments = Desc.segments(p, <u32>(end - p) / Packet.SIZE);
+      const bytes = segments == 1 ? <u32>load<u16>(p, Packet.len) : Desc.bytes(p, segments);
+      const verdict = RteFlows.decide(flows, load<u32>(p), load<u16>(p, Packet.len), bytes);
+      let to = verdict & 0xffff;
+      if (to == RteFlowFate.FILTERS) to = own;
+      // As in the card: what a filter marked stays so, unless the rule sends the frame elsewhere.
+      if ((verdict & 0xffff) != RteFlowFate.FILTERS || !load<u16>(p, Packet.mark)) {
+        for (let i: u32 = 0; i < segments; i++)
+          store<u16>(p + i * Packet.SIZE, <u16>(verdict >> 16), Packet.mark);
+      }
+      if (to != fate) {
+        kept = Pmd.bring(q, lcore, begin, p, fate, kept);
+        begin = p;
+        fate = to;
+      }
+      if (to != own) away++;
+      p += segments * Packet.SIZE;
+    }
+    kept = Pmd.bring(q, lcore, begin, end, fate, kept);
+    store<u32>(q, load<u32>(q, RxQueue.away) + away, RxQueue.away);
+    return <u32>(kept - list) / Packet.SIZE;
+  }
+
+  /** The frames from `begin` to `end` to queue `fate`; those that stay are moved down to `kept`, whose end is returned. */
+  static bring(q: usize, lcore: u32, begin: usize, end: usize, fate: u32, kept: usize): usize {
+    const n = <u32>(end - begin) / Packet.SIZE;
+    if (!n) return kept;
+    if (fate == load<u32>(q, RxQueue.index)) {
+      if (kept != begin) Desc.copy(kept, begin, n);
+      return kept + n * Packet.SIZE;
+    }
+    const nic: usize = load<u32>(q, RxQueue.nic);
+    const pool: usize = load<u32>(q, RxQueue.pool);
+    if (fate == RteFlowFate.DROP) {
+      Count.add(nic + Nic.rxFlowDrop, Desc.frames(begin, n));
+      Mempool.give(pool, lcore, begin, n);
+      return kept;
+    }
+    const other = Card.rxQueue(nic, fate);
+    const sent = Rings.enqueueFrames(load<u32>(other, RxQueue.brought), begin, n);
+    if (sent < n) {
+      const rest = begin + sent * Packet.SIZE;
+      Count.add(nic + Nic.rxFlowFull, Desc.frames(rest, n - sent));
+      Mempool.give(pool, lcore, rest, n - sent);
+    }
+    Doorbell.ringIfArmed(other + RxQueue.armed, other + RxQueue.bell);
+    return kept;
+  }
+
+  /** Frames that `rxSteered` took and didn't return, since this was asked last. */
+  static takenAway(q: usize): u32 {
+    const away = load<u32>(q, RxQueue.away);
+    store<u32>(q, 0, RxQueue.away);
+    return away;
   }
 
   /** Descriptors that the card holds or has finished and the driver hasn't taken. */

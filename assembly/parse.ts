@@ -8,6 +8,9 @@ const NONE: u32 = 59;
  * Works on one contiguous run of bytes and never reads past it.
  */
 export class Parse {
+  static readonly CUT: u32 = 0x100;
+  static readonly LATER: u32 = 0x200;
+
   /** A u16 in network order. */
   @inline static be16(p: usize): u32 {
     return bswap<u16>(load<u16>(p));
@@ -68,25 +71,32 @@ export class Parse {
     v128.store(key, v128.load(ip, 8));
     v128.store(key, v128.load(ip, 24), 16);
     store<u8>(key, 6, FlowKey.family);
+    const upper = Parse.upper(ip, left);
+    store<u8>(key, <u8>upper, FlowKey.protocol);
+    const at = upper >> 16;
+    if (!(upper & Parse.CUT)) Parse.ports(ip + at, left - at, upper & Parse.LATER ? NONE : upper & 0xff, key);
+    return true;
+  }
+
+  /**
+   * What is behind an IPv6 header and its extension headers: protocol | offset << 16, and the flags CUT, where they don't
+   * end in the frame's `left` bytes, and LATER, in a later fragment.
+   */
+  static upper(ip: usize, left: u32): u32 {
     let next = <u32>load<u8>(ip, 6);
     let at: u32 = 40;
     let later = false;
-    for (let hops = 0; ; hops++) {
-      // RFC 8200, 4: hop-by-hop 0, routing 43, fragment 44, destination options 60, authentication 51 (RFC 4302).
-      if (!(next == 0 || next == 43 || next == 44 || next == 60 || next == 51)) {
-        if (at <= left) Parse.ports(ip + at, left - at, later ? NONE : next, key);
-        break;
-      }
+    // RFC 8200, 4: hop-by-hop 0, routing 43, fragment 44, destination options 60, authentication 51 (RFC 4302).
+    for (let hops = 0; next == 0 || next == 43 || next == 44 || next == 60 || next == 51; hops++) {
       // A later fragment doesn't hold the extension headers that it names: they are in the first.
-      if (later || hops == 8 || at + 8 > left) break;
+      if (later || hops == 8 || at + 8 > left) return next | Parse.CUT;
       const header = ip + at;
       const units = <u32>load<u8>(header, 1);
       later = next == 44 && (Parse.be16(header + 2) & 0xfff8) != 0;
       at += next == 44 ? 8 : next == 51 ? (units + 2) * 4 : (units + 1) * 8;
       next = load<u8>(header);
     }
-    store<u8>(key, <u8>next, FlowKey.protocol);
-    return true;
+    return next | (at << 16) | (at > left ? Parse.CUT : 0) | (later ? Parse.LATER : 0);
   }
 
   /** TCP 6, UDP 17, UDP-Lite 136, SCTP 132 begin with two ports. The frame is whole if they are there. */

@@ -6,7 +6,7 @@
  * SPSC: one producer, one consumer. MPMC: any number of both, by DPDK's rte_ring algorithm (rte_ring,
  * "Multiple Producers Enqueue"): reserve with a compare-and-swap of `head`, write, then publish in order.
  */
-import { Packet, Ring, RingKind } from "./layout";
+import { Packet, PacketFlag, Ring, RingKind } from "./layout";
 import { Desc } from "./packet";
 import { Sync } from "./sync";
 
@@ -38,6 +38,19 @@ export class Rings {
   /** Up to `n` descriptors out of the ring; returns how many. */
   @inline static dequeueBurst(ring: usize, to: usize, n: u32): u32 {
     return Rings.dequeue(ring, to, n, false);
+  }
+  /** Up to `max` frames, whole ones only, in up to `room` descriptors; returns these. The caller is the only consumer. */
+  static dequeueFrames(ring: usize, to: usize, max: u32, room: u32): u32 {
+    const tail = load<u32>(ring, Ring.tail);
+    const have = min(Sync.load<u32>(ring + Ring.head) - tail, room);
+    let n: u32 = 0;
+    for (let i: u32 = 0; i < have && max; i++) {
+      const p = ring + Ring.slots + ((tail + i) & load<u32>(ring, Ring.mask)) * Packet.SIZE;
+      if (load<u16>(p, Packet.flags) & PacketFlag.MORE) continue;
+      n = i + 1;
+      max--;
+    }
+    return Rings.dequeueBurst(ring, to, n);
   }
   /** All `n` descriptors or none. */
   @inline static dequeueBulk(ring: usize, to: usize, n: u32): u32 {

@@ -91,10 +91,11 @@ export class Switching {
     let left = burst * (mapping ? 1 : max<u32>(load<u32>(sw, Switch.ports), 2) - 1) - moved;
     for (let n: u32 = 1; n && left; ) {
       const some = min(left, <u32>BURST_MAX);
-      n = Pmd.rxBurst(q, to, some, BURST_DESCRIPTORS);
+      n = Pmd.rxSteered(q, load<u32>(sw, Switch.lcore), to, some, BURST_DESCRIPTORS);
       if (n) moved += Switching.process(sw, port, n);
       left -= some;
     }
+    moved += Pmd.takenAway(q);
     if (Pmd.wantsRefill(q)) {
       if (mapping) Mappings.refill(mapping, load<u32>(sw, Switch.lcore));
       else Pmd.refill(q, load<u32>(sw, Switch.lcore), load<u32>(q, RxQueue.mask) + 1);

@@ -14,5 +14,8 @@ export { CaptureEncoder } from "./ports/capture-encoder.ts";
 export { CaptureWriter, readCapture } from "./ports/capture-file.ts";
 export { FrameGenerator, type FrameSize, type GeneratorOptions } from "./ports/generator.ts";
 export { type PvpOptions, type PvpReport, type PvpRun, pvp } from "./pvp.ts";
+export type { NicFlow, RteFlowCount, RteFlowEntry } from "./roles/rte-flow.ts";
+export type { RteFlowAction, RteFlowItem, RteFlowRule, RteFlowValue } from "./rte-flow/items.ts";
+export { RteFlowError } from "./rte-flow/words.ts";
 export { type FirewallRule, parseRules, RuleError } from "./rules.ts";
 export { type ScaleOptions, type ScaleReport, type ScaleRun, scale } from "./scale.ts";

@@ -159,14 +159,16 @@ function side(
   words.take();
 }
 
-function ipv4(text: string): Uint8Array | undefined {
+/** The four bytes of "10.0.0.1"; undefined for anything else. */
+export function ipv4(text: string): Uint8Array | undefined {
   const parts = text.split(".");
   if (parts.length !== 4 || !parts.every((part) => /^\d{1,3}$/.test(part) && Number(part) < 256))
     return undefined;
   return Uint8Array.from(parts, Number);
 }
 
-function ipv6(text: string): Uint8Array | undefined {
+/** The sixteen bytes of "2001:db8::1"; undefined for anything else. */
+export function ipv6(text: string): Uint8Array | undefined {
   const halves = text.split("::");
   if (halves.length > 2) return undefined;
   const [head = [], tail = []] = halves.map((half) => (half ? half.split(":") : []));

@@ -198,6 +198,8 @@ function nicStats(core: Core, nic: Nic): HostStats["nics"][number] {
       ["rxOversize", count(NicLayout.rxOversize)],
       ["rxRunt", count(NicLayout.rxRunt)],
       ["rxStopped", count(NicLayout.rxStopped)],
+      ["rxFlowDrop", count(NicLayout.rxFlowDrop)],
+      ["rxFlowFull", count(NicLayout.rxFlowFull)],
     ]),
   };
 }

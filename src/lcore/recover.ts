@@ -78,6 +78,8 @@ function holdCard(core: Core, nic: Nic, hold: (descriptor: number) => void): voi
       hold(slot(core, queue + RxQueue.ring, queue + RxQueue.mask, at));
     }
     core.setU32(queue + RxQueue.tail, posted);
+    const brought = core.u32(queue + RxQueue.brought);
+    if (brought) holdRing(core, brought, hold);
   }
   // What the card has sent is free, whether it was being freed or not; what it hasn't been told of yet it is told now.
   const queue = core.u32(nic.address + NicLayout.tx);

@@ -15,9 +15,11 @@ import {
 import type { HostMemory } from "../core/host-memory.ts";
 import { createMacTable, entriesFor } from "../core/mac-table.ts";
 import { framesAt } from "../core/packet.ts";
+import { createRing } from "../core/ring.ts";
 import { localMac, parseMac } from "../mac.ts";
 import { integer, powerOfTwo } from "../options.ts";
 import { EmbeddedSwitch, LIMITS, type PciFunction, type VfOptions } from "./pci-function.ts";
+import { NicFlow } from "./rte-flow.ts";
 
 export interface NicOptions {
   /** Descriptors in each receive and transmit ring, a power of two; default 256. */
@@ -37,6 +39,13 @@ export interface NicOptions {
   packetBuffer?: number;
   /** Toeplitz key of the RSS hash, 40 bytes; default Microsoft's, which its test vectors are for. */
   rssKey?: Uint8Array;
+  /**
+   * Whether the card follows rte_flow's rules (`Nic.flow`); default true. Else its driver does, which has to read each
+   * frame: while there are rules, guests attached by "iovtee" get copies.
+   */
+  flowOffload?: boolean;
+  /** Most rules, a power of two up to 16384; default 1024. */
+  flowRules?: number;
 }
 
 /** The key of the verification suite of "RSS hashing types" (Microsoft, NDIS), as most drivers have it. */
@@ -65,6 +74,9 @@ export class Nic {
   #port: PciFunction | undefined;
   /** @internal Name of the switch that it is connected to. */
   connectedTo: string | undefined;
+  readonly #flowOffload: boolean;
+  /** Rules that name a frame's queue and mark by what its headers say, or drop it. */
+  readonly flow: NicFlow;
   static readonly STAGED = 256;
 
   /** @internal Use `host.nic()`. */
@@ -95,6 +107,9 @@ export class Nic {
     core.bytes.set(rssKey, rss + RSS_TABLE_SIZE);
     this.address = address;
     this.#queues = queues;
+    this.#flowOffload = options.flowOffload ?? true;
+    const rules = powerOfTwo("flowRules", options.flowRules ?? 1024, 16384);
+    this.flow = new NicFlow(host, this, rules, this.#flowOffload);
     core.setFields(address, {
       [NicLayout.id]: id,
       [NicLayout.rxTable]: core.place(Kind.BYTES, 4 * queues, name, id).address,
@@ -141,6 +156,11 @@ export class Nic {
       [RxQueue.index]: index,
       ...fields,
     });
+    if (!this.#flowOffload) {
+      // What the driver's rules bring here: as much as comes in on a few queues while this one isn't polled.
+      const brought = createRing(core, 4 * this.ring, { what: this.name, parent: id });
+      core.setU32(address + RxQueue.brought, brought.address);
+    }
     core.setU32(core.u32(this.address + NicLayout.rxTable) + 4 * index, address);
     core.setU32(this.address + NicLayout.rxQueues, index + 1);
     return address;

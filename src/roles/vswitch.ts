@@ -7,6 +7,7 @@ import {
   MacTable,
   PortKind,
   Port as PortLayout,
+  RTE_FLOW_MARK,
   Switch as SwitchLayout,
 } from "../../assembly/layout.ts";
 import { map, unmap } from "../attach/iovtee.ts";
@@ -253,6 +254,7 @@ export class VSwitch {
     core.setU32(address + PortLayout.up, 1);
     this.ports.push({ name: of.name, address, of });
     connected.set(of, this);
+    if (of instanceof Nic) of.flow.settle = () => this.#deliver(of);
     if (!(of instanceof Guest)) return;
     core.setU32(of.address + GuestLayout.burst, core.u32(this.address + SwitchLayout.burst));
     if (this.#vale) return;
@@ -297,6 +299,26 @@ export class VSwitch {
     if (!nic) return;
     this.host.paused(() => unmap(nic, guest, () => this.#deliver(nic)));
     this.#mapped.delete(guest);
+  }
+
+  /**
+   * Frames that a card's rte_flow rule marked `mark` go to `to`, without a look at their destination, or, without `to`,
+   * by their addresses again. A VLAN-aware switch looks at each frame all the same.
+   * @throws RangeError for a mark that no rule can give, and for what isn't connected
+   */
+  forwardMark(mark: number, to?: Nic | Guest | FramePort): void {
+    const { core } = this.host;
+    integer("mark", mark, 0, RTE_FLOW_MARK - 1);
+    const index = to ? this.indexOf(to) : -1;
+    if (to && index < 0) throw new RangeError(`${to.name}: not connected to this switch`);
+    this.host.paused(() => {
+      let marks = core.u32(this.address + SwitchLayout.marks);
+      if (!marks) {
+        marks = core.place(Kind.BYTES, 2 * RTE_FLOW_MARK, "marks").address;
+        core.setU32(this.address + SwitchLayout.marks, marks);
+      }
+      core.setU16(marks + 2 * mark, index + 1);
+    });
   }
 
   /** Hands on all frames that `nic` has received. */

@@ -1,0 +1,478 @@
+/**
+ * rte_flow (DPDK, "Generic flow API"): rules by which a card, or its driver where the card can't, says which queue a frame
+ * goes to, what mark it gets, or that it is dropped (layout: `RteFlowTable`, `RteFlow`, `RteFlowKey`).
+ *
+ *     frame -> key -> | mask by mask, those with the first rules first: hash -> rule | -> queue, mark or drop
+ *
+ * Tuple space search: rules with the same mask cost one look, however many they are. Of the rules that match, the one
+ * with the lowest priority wins, and of equal ones the first that was made.
+ */
+import { Count } from "./count";
+import {
+  MacEntry,
+  Nic,
+  RTE_FLOW_HEAD,
+  RTE_FLOW_MARK,
+  RTE_FLOW_QUEUES,
+  RteFlow,
+  RteFlowAction,
+  RteFlowAttribute,
+  RteFlowFate,
+  RteFlowKey,
+  RteFlowMask,
+  RteFlowRefusal,
+  RteFlowTable,
+  RxQueue,
+} from "./layout";
+import { Macs } from "./mactable";
+import { Parse } from "./parse";
+import { Rss } from "./rss";
+import { Sync } from "./sync";
+
+const TCP: u32 = 6;
+const UDP: u32 = 17;
+const MAC_BITS: u64 = 0xffff_ffff_ffff;
+const FATES: u32 = RteFlowAction.QUEUE | RteFlowAction.RSS | RteFlowAction.DROP | RteFlowAction.PASSTHRU;
+const ACTIONS: u32 = FATES | RteFlowAction.MARK | RteFlowAction.COUNT;
+
+/** Looks at another's change, of about a nanosecond each. */
+const PATIENCE: u32 = 1_000_000_000;
+
+export class RteFlows {
+  // The way of a frame.
+
+  /**
+   * What the rules say of a frame whose first `len` bytes are at `frame`, and counts all `bytes` of it for the rule that
+   * matches: queue | mark << 16, or RteFlowFate; with FILTERS there may be a mark too.
+   */
+  static decide(t: usize, frame: usize, len: u32, bytes: u32): u32 {
+    RteFlows.key(frame, len, t + RteFlowTable.key);
+    let version: u32;
+    let rule: usize;
+    let verdict: u32;
+    do {
+      version = RteFlows.settled(t);
+      rule = RteFlows.find(t);
+      verdict = rule ? RteFlows.verdict(t, rule, frame, len) : <u32>RteFlowFate.FILTERS;
+    } while (Sync.load<u32>(t + RteFlowTable.version) != version);
+    if (rule) {
+      Count.add(rule + RteFlow.hits, 1);
+      Count.add(rule + RteFlow.bytes, bytes);
+    }
+    return verdict;
+  }
+
+  /** The table's version between two changes. Of one whose thread has died there is no end: who waits for a second traps. */
+  @inline static settled(t: usize): u32 {
+    let version = Sync.load<u32>(t + RteFlowTable.version);
+    for (let looks: u32 = 0; version & 1; version = Sync.load<u32>(t + RteFlowTable.version))
+      if (looks++ == PATIENCE) unreachable();
+    return version;
+  }
+
+  /** The key of a frame (layout: `RteFlowKey`), of which 14 bytes at least are there. */
+  static key(frame: usize, len: u32, key: usize): void {
+    len = min(len, <u32>RTE_FLOW_HEAD);
+    store<u64>(key, load<u64>(frame));
+    store<u64>(key, load<u32>(frame, 8), 8);
+    v128.store(key, i64x2.splat(0), 16);
+    v128.store(key, i64x2.splat(0), RteFlowKey.source);
+    v128.store(key, i64x2.splat(0), RteFlowKey.destination);
+    store<u64>(key, 0, RteFlowKey.label);
+    let at: u32 = 12;
+    let type = load<u16>(frame, 12);
+    if (RteFlows.isTag(type) && len >= at + 6) {
+      store<u32>(key, load<u32>(frame + at), RteFlowKey.tpid);
+      at += 4;
+      type = load<u16>(frame + at);
+      let tags: u8 = 1;
+      if (RteFlows.isTag(type) && len >= at + 6) {
+        store<u32>(key, load<u32>(frame + at), RteFlowKey.tpid2);
+        at += 4;
+        type = load<u16>(frame + at);
+        tags = 3;
+      }
+      store<u8>(key, tags, RteFlowKey.tags);
+    }
+    store<u16>(key, type, RteFlowKey.type);
+    const ip = frame + at + 2;
+    const left = len - at - 2;
+    if (type == 0x0008) RteFlows.ipv4(ip, left, key);
+    else if (type == 0xdd86) RteFlows.ipv6(ip, left, key);
+  }
+
+  /** 0x8100 or 0x88a8, as it stands in memory. */
+  @inline static isTag(type: u16): bool {
+    return type == 0x0081 || type == 0xa888;
+  }
+
+  @inline static ipv4(ip: usize, left: u32, key: usize): void {
+    if (left < 20) return;
+    const first = <u32>load<u8>(ip);
+    const header = (first & 15) * 4;
+    if (first >> 4 != 4 || header < 20 || header > left) return;
+    const protocol = load<u8>(ip, 9);
+    const fragment = load<u16>(ip, 6);
+    store<u8>(key, 4, RteFlowKey.ip);
+    store<u8>(key, protocol, RteFlowKey.proto);
+    store<u8>(key, load<u8>(ip, 1), RteFlowKey.tos);
+    store<u8>(key, load<u8>(ip, 8), RteFlowKey.ttl);
+    store<u32>(key, load<u32>(ip, 12), RteFlowKey.source);
+    store<u32>(key, load<u32>(ip, 16), RteFlowKey.destination);
+    store<u16>(key, fragment, RteFlowKey.fragment);
+    // 13 bits of offset: only the first fragment has what is behind.
+    if (!(fragment & 0xff1f)) RteFlows.l4(ip + header, left - header, protocol, key);
+  }
+
+  @inline static ipv6(ip: usize, left: u32, key: usize): void {
+    if (left < 40) return;
+    const first = Parse.be32(ip);
+    if (first >> 28 != 6) return;
+    store<u8>(key, 6, RteFlowKey.ip);
+    store<u8>(key, load<u8>(ip, 6), RteFlowKey.proto);
+    store<u8>(key, <u8>(first >> 20), RteFlowKey.tos);
+    store<u8>(key, load<u8>(ip, 7), RteFlowKey.ttl);
+    v128.store(key, v128.load(ip, 8), RteFlowKey.source);
+    v128.store(key, v128.load(ip, 24), RteFlowKey.destination);
+    store<u32>(key, bswap<u32>(first & 0xf_ffff), RteFlowKey.label);
+    const upper = Parse.upper(ip, left);
+    if (upper & (Parse.CUT | Parse.LATER)) return;
+    RteFlows.l4(ip + (upper >> 16), left - (upper >> 16), upper & 0xff, key);
+  }
+
+  @inline static l4(p: usize, left: u32, protocol: u32, key: usize): void {
+    const isTcp = protocol == TCP;
+    if (!(isTcp || protocol == UDP) || left < <u32>(isTcp ? 20 : 8)) return;
+    store<u8>(key, <u8>protocol, RteFlowKey.l4);
+    store<u32>(key, load<u32>(p), RteFlowKey.sourcePort);
+    if (isTcp) store<u8>(key, load<u8>(p, 13), RteFlowKey.tcpFlags);
+  }
+
+  /** The rule that the key in the table's scratch meets, or 0. */
+  static find(t: usize): usize {
+    const key = t + RteFlowTable.key;
+    const buckets: usize = load<u32>(t, RteFlowTable.buckets);
+    let best: usize = 0;
+    let rank: u64 = u64.MAX_VALUE;
+    let at = t + RteFlowTable.order;
+    for (const end = at + load<u32>(t, RteFlowTable.maskCount); at != end; at++) {
+      const number = <u32>load<u8>(at);
+      const m = RteFlows.maskAt(t, number);
+      if (load<u64>(m, RteFlowMask.best) > rank) break;
+      let hash = RteFlows.seed(number);
+      const words = m + RteFlowMask.words;
+      const last = words + load<u8>(m, RteFlowMask.wordCount);
+      for (let w = words; w != last; w++) {
+        const word = <usize>load<u8>(w);
+        hash = RteFlows.mix(hash, load<u64>(key + word) & load<u64>(m + word));
+      }
+      let index = <u32>load<u16>(buckets + RteFlows.bucket(t, hash) * 2);
+      while (index) {
+        const rule = RteFlows.ruleAt(t, index);
+        if (load<u64>(rule, RteFlow.rank) > rank) break;
+        if (load<u16>(rule, RteFlow.under) == <u16>number) {
+          let differ: u64 = 0;
+          for (let w = words; w != last; w++) {
+            const word = <usize>load<u8>(w);
+            differ |= (load<u64>(key + word) & load<u64>(m + word)) ^ load<u64>(rule + word, RteFlow.spec);
+          }
+          if (!differ) {
+            best = rule;
+            rank = load<u64>(rule, RteFlow.rank);
+            break;
+          }
+        }
+        index = load<u16>(rule, RteFlow.next);
+      }
+    }
+    return best;
+  }
+
+  /** Where a rule sends a frame. */
+  static verdict(t: usize, rule: usize, frame: usize, len: u32): u32 {
+    const actions = load<u32>(rule, RteFlow.actions);
+    if (actions & RteFlowAction.DROP) return RteFlowFate.DROP;
+    const mark: u32 =
+      actions & RteFlowAction.MARK ? (RTE_FLOW_MARK | load<u32>(rule, RteFlow.markId)) << 16 : 0;
+    const nic: usize = load<u32>(t, RteFlowTable.nic);
+    let queue: u32;
+    if (actions & RteFlowAction.QUEUE) queue = load<u32>(rule, RteFlow.queue);
+    else if (actions & RteFlowAction.RSS) {
+      const hashed = Rss.entry(nic, frame, len, t + RteFlowTable.rss);
+      const entry: u32 = hashed < 0 ? 0 : hashed;
+      const n = load<u32>(rule, RteFlow.queueCount);
+      queue = n
+        ? load<u16>(rule + (entry % n) * 2, RteFlow.queues)
+        : hashed < 0
+          ? 0
+          : load<u8>(load<u32>(nic, Nic.rssTable) + entry);
+    } else return RteFlowFate.FILTERS | mark;
+    if (!RteFlows.isMapped(nic, queue)) return queue | mark;
+    // The guest's mapping may have been undone.
+    const filter = RteFlows.filterOf(nic, rule, queue);
+    return filter ? load<u32>(filter, MacEntry.value) : <u32>RteFlowFate.FILTERS;
+  }
+
+  @inline static isMapped(nic: usize, queue: u32): bool {
+    const q: usize = load<u32>(load<u32>(nic, Nic.rxTable) + queue * 4);
+    return load<u32>(q, RxQueue.mapping) != 0;
+  }
+
+  /**
+   * Into a mapped guest's memory the card writes only what is for the guest: a rule may name its queue if it takes only
+   * frames to the one MAC address that a filter steers there. The filter's entry, or 0.
+   */
+  static filterOf(nic: usize, rule: usize, queue: u32): usize {
+    if ((load<u64>(rule, RteFlow.mask) & MAC_BITS) != MAC_BITS) return 0;
+    const mac = load<u64>(rule, RteFlow.spec) & MAC_BITS;
+    const filter = Macs.find(load<u32>(nic, Nic.filters), Macs.key(mac, 0));
+    return filter && (load<u32>(filter, MacEntry.value) & 0xffff) == queue ? filter : 0;
+  }
+
+  @inline static seed(number: u32): u64 {
+    return (<u64>number + 1) * 0xc2b2_ae3d_27d4_eb4f;
+  }
+  @inline static mix(hash: u64, word: u64): u64 {
+    hash = (hash ^ word) * 0x9e37_79b9_7f4a_7c15;
+    return hash ^ (hash >> 32);
+  }
+  @inline static bucket(t: usize, hash: u64): u32 {
+    return <u32>hash & load<u32>(t, RteFlowTable.bucketMask);
+  }
+  @inline static maskAt(t: usize, number: u32): usize {
+    return t + RteFlowTable.masks + number * RteFlowMask.SIZE;
+  }
+  /** Rules count from 1. */
+  @inline static ruleAt(t: usize, index: u32): usize {
+    return <usize>load<u32>(t, RteFlowTable.rules) + (index - 1) * RteFlow.SIZE;
+  }
+
+  // Changes: by any thread, one after the other.
+
+  /**
+   * Makes a rule of what stands at `from` (`RteFlow` up to INPUT), which is read once: it may be a guest's memory. Who
+   * takes rules from a guest checks first that they name its own queues and its own MAC address. With `only` it is but
+   * checked. Returns the rule's id, 0 if it was but checked, or a RteFlowRefusal below 0: then nothing has changed.
+   */
+  static create(t: usize, from: usize, only: bool): i32 {
+    RteFlows.lock(t);
+    const made = RteFlows.make(t, from, only);
+    Sync.store<u32>(t + RteFlowTable.lock, 0);
+    return made;
+  }
+
+  /** False where no rule has this id. */
+  static destroy(t: usize, id: u32): bool {
+    RteFlows.lock(t);
+    const index = RteFlows.indexOf(t, id);
+    if (index) {
+      RteFlows.change(t);
+      RteFlows.unlink(t, index);
+      RteFlows.change(t);
+    }
+    Sync.store<u32>(t + RteFlowTable.lock, 0);
+    return index != 0;
+  }
+
+  /** Takes all rules out; also what sets a table up. */
+  static flush(t: usize): void {
+    RteFlows.lock(t);
+    RteFlows.change(t);
+    const capacity = load<u32>(t, RteFlowTable.capacity);
+    memory.fill(load<u32>(t, RteFlowTable.buckets), 0, (load<u32>(t, RteFlowTable.bucketMask) + 1) * 2);
+    memory.fill(t + RteFlowTable.masks, 0, RteFlowTable.MASKS_MAX * RteFlowMask.SIZE);
+    for (let index: u32 = 1; index <= capacity; index++) {
+      store<u32>(RteFlows.ruleAt(t, index), 0, RteFlow.used);
+      store<u16>(RteFlows.ruleAt(t, index), index < capacity ? <u16>(index + 1) : 0, RteFlow.next);
+    }
+    store<u32>(t, 1, RteFlowTable.free);
+    store<u32>(t, 0, RteFlowTable.count);
+    store<u32>(t, 0, RteFlowTable.maskCount);
+    RteFlows.change(t);
+    Sync.store<u32>(t + RteFlowTable.lock, 0);
+  }
+
+  static lock(t: usize): void {
+    for (let looks: u32 = 0; Sync.cas(t + RteFlowTable.lock, 0, 1); looks++)
+      if (looks == PATIENCE) unreachable();
+  }
+
+  /** A change begins or ends. */
+  static change(t: usize): void {
+    Sync.store<u32>(t + RteFlowTable.version, load<u32>(t, RteFlowTable.version) + 1);
+  }
+
+  static indexOf(t: usize, id: u32): u32 {
+    const capacity = load<u32>(t, RteFlowTable.capacity);
+    for (let index: u32 = 1; index <= capacity; index++) {
+      const rule = RteFlows.ruleAt(t, index);
+      if (load<u32>(rule, RteFlow.used) && load<u32>(rule, RteFlow.id) == id) return index;
+    }
+    return 0;
+  }
+
+  static make(t: usize, from: usize, only: bool): i32 {
+    const index = load<u32>(t, RteFlowTable.free);
+    if (!index) return -RteFlowRefusal.FULL;
+    const rule = RteFlows.ruleAt(t, index);
+    memory.copy(rule, from, RteFlow.INPUT);
+    const refusal = RteFlows.refusalOf(load<u32>(t, RteFlowTable.nic), rule);
+    if (refusal) return -refusal;
+    for (let w: u32 = 0; w < <u32>RteFlowKey.SIZE; w += 8) {
+      const mask = load<u64>(rule + w, RteFlow.mask);
+      store<u64>(rule + w, load<u64>(rule + w, RteFlow.spec) & mask, RteFlow.spec);
+    }
+    const number = RteFlows.maskOf(t, rule);
+    if (number == <u32>RteFlowTable.MASKS_MAX) return -RteFlowRefusal.MASKS;
+    store<u16>(rule, <u16>number, RteFlow.under);
+    if (RteFlows.hasTwin(t, rule)) return -RteFlowRefusal.EXISTS;
+    if (only) return 0;
+    const id = load<u32>(t, RteFlowTable.nextId);
+    store<u32>(t, id + 1, RteFlowTable.nextId);
+    store<u32>(rule, id, RteFlow.id);
+    store<u64>(rule, 0, RteFlow.hits);
+    store<u64>(rule, 0, RteFlow.bytes);
+    store<u64>(rule, ((<u64>load<u32>(rule, RteFlow.priority)) << 32) | id, RteFlow.rank);
+    RteFlows.change(t);
+    RteFlows.link(t, index);
+    RteFlows.change(t);
+    return id;
+  }
+
+  static refusalOf(nic: usize, rule: usize): i32 {
+    if (load<u32>(rule, RteFlow.group)) return RteFlowRefusal.GROUP;
+    if (load<u32>(rule, RteFlow.attributes) != <u32>RteFlowAttribute.INGRESS)
+      return RteFlowRefusal.ATTRIBUTES;
+    const actions = load<u32>(rule, RteFlow.actions);
+    if (!actions || actions & ~ACTIONS || popcnt<u32>(actions & FATES) > 1) return RteFlowRefusal.ACTIONS;
+    const marks = (actions & RteFlowAction.MARK) != 0;
+    if (marks && load<u32>(rule, RteFlow.markId) >= <u32>RTE_FLOW_MARK) return RteFlowRefusal.MARK;
+    if (actions & RteFlowAction.QUEUE)
+      return RteFlows.queueRefusal(nic, rule, load<u32>(rule, RteFlow.queue), marks);
+    if (!(actions & RteFlowAction.RSS)) return RteFlowRefusal.NONE;
+    const n = load<u32>(rule, RteFlow.queueCount);
+    if (n > <u32>RTE_FLOW_QUEUES) return RteFlowRefusal.QUEUE;
+    for (let i: u32 = 0; i < n; i++) {
+      const refusal = RteFlows.queueRefusal(nic, rule, load<u16>(rule + i * 2, RteFlow.queues), marks);
+      if (refusal) return refusal;
+    }
+    return RteFlowRefusal.NONE;
+  }
+
+  static queueRefusal(nic: usize, rule: usize, queue: u32, marks: bool): i32 {
+    if (queue >= load<u32>(nic, Nic.rxQueues)) return RteFlowRefusal.QUEUE;
+    if (!RteFlows.isMapped(nic, queue)) return RteFlowRefusal.NONE;
+    if (!RteFlows.filterOf(nic, rule, queue)) return RteFlowRefusal.MAPPED;
+    return marks ? RteFlowRefusal.MARK : RteFlowRefusal.NONE;
+  }
+
+  /** Number of the mask that a rule has, else of a free one, which is written; MASKS_MAX where there is none. */
+  static maskOf(t: usize, rule: usize): u32 {
+    let free: u32 = RteFlowTable.MASKS_MAX;
+    for (let number: u32 = 0; number < <u32>RteFlowTable.MASKS_MAX; number++) {
+      const m = RteFlows.maskAt(t, number);
+      if (!load<u32>(m, RteFlowMask.rules)) free = min(free, number);
+      else if (memory.compare(m, rule + RteFlow.mask, RteFlowKey.SIZE) == 0) return number;
+    }
+    if (free == <u32>RteFlowTable.MASKS_MAX) return free;
+    const m = RteFlows.maskAt(t, free);
+    memory.copy(m, rule + RteFlow.mask, RteFlowKey.SIZE);
+    let n: u32 = 0;
+    for (let w: u32 = 0; w < <u32>RteFlowKey.SIZE; w += 8)
+      if (load<u64>(m + w)) store<u8>(m + n++, <u8>w, RteFlowMask.words);
+    store<u8>(m, <u8>n, RteFlowMask.wordCount);
+    store<u64>(m, u64.MAX_VALUE, RteFlowMask.best);
+    return free;
+  }
+
+  /** Address of a rule's bucket. */
+  static bucketOf(t: usize, rule: usize): usize {
+    const number = <u32>load<u16>(rule, RteFlow.under);
+    const m = RteFlows.maskAt(t, number);
+    let hash = RteFlows.seed(number);
+    for (let w: u32 = 0; w < <u32>RteFlowKey.SIZE; w += 8)
+      if (load<u64>(m + w)) hash = RteFlows.mix(hash, load<u64>(rule + w, RteFlow.spec));
+    return <usize>load<u32>(t, RteFlowTable.buckets) + RteFlows.bucket(t, hash) * 2;
+  }
+
+  static hasTwin(t: usize, rule: usize): bool {
+    for (let index = <u32>load<u16>(RteFlows.bucketOf(t, rule)); index; ) {
+      const other = RteFlows.ruleAt(t, index);
+      const same =
+        load<u16>(other, RteFlow.under) == load<u16>(rule, RteFlow.under) &&
+        load<u32>(other, RteFlow.priority) == load<u32>(rule, RteFlow.priority) &&
+        memory.compare(other + RteFlow.spec, rule + RteFlow.spec, RteFlowKey.SIZE) == 0;
+      if (same) return true;
+      index = load<u16>(other, RteFlow.next);
+    }
+    return false;
+  }
+
+  static link(t: usize, index: u32): void {
+    const rule = RteFlows.ruleAt(t, index);
+    const rank = load<u64>(rule, RteFlow.rank);
+    store<u32>(t, load<u16>(rule, RteFlow.next), RteFlowTable.free);
+    store<u32>(t, load<u32>(t, RteFlowTable.count) + 1, RteFlowTable.count);
+    store<u32>(rule, 1, RteFlow.used);
+    // By rank, so that the first match is the best.
+    let link = RteFlows.bucketOf(t, rule);
+    for (let next = <u32>load<u16>(link); next; next = load<u16>(link)) {
+      if (load<u64>(RteFlows.ruleAt(t, next), RteFlow.rank) > rank) break;
+      link = RteFlows.ruleAt(t, next) + RteFlow.next;
+    }
+    store<u16>(rule, load<u16>(link), RteFlow.next);
+    store<u16>(link, <u16>index);
+    const number = <u32>load<u16>(rule, RteFlow.under);
+    const m = RteFlows.maskAt(t, number);
+    store<u32>(m, load<u32>(m, RteFlowMask.rules) + 1, RteFlowMask.rules);
+    if (rank < load<u64>(m, RteFlowMask.best)) RteFlows.rank(t, number, rank);
+  }
+
+  static unlink(t: usize, index: u32): void {
+    const rule = RteFlows.ruleAt(t, index);
+    let link = RteFlows.bucketOf(t, rule);
+    while (load<u16>(link) != <u16>index) link = RteFlows.ruleAt(t, load<u16>(link)) + RteFlow.next;
+    store<u16>(link, load<u16>(rule, RteFlow.next));
+    store<u32>(rule, 0, RteFlow.used);
+    store<u16>(rule, <u16>load<u32>(t, RteFlowTable.free), RteFlow.next);
+    store<u32>(t, index, RteFlowTable.free);
+    store<u32>(t, load<u32>(t, RteFlowTable.count) - 1, RteFlowTable.count);
+    const number = <u32>load<u16>(rule, RteFlow.under);
+    const m = RteFlows.maskAt(t, number);
+    const left = load<u32>(m, RteFlowMask.rules) - 1;
+    store<u32>(m, left, RteFlowMask.rules);
+    if (left && load<u64>(rule, RteFlow.rank) != load<u64>(m, RteFlowMask.best)) return;
+    let best: u64 = u64.MAX_VALUE;
+    const capacity = load<u32>(t, RteFlowTable.capacity);
+    for (let i: u32 = 1; left && i <= capacity; i++) {
+      const other = RteFlows.ruleAt(t, i);
+      if (!load<u32>(other, RteFlow.used) || load<u16>(other, RteFlow.under) != <u16>number) continue;
+      best = min(best, load<u64>(other, RteFlow.rank));
+    }
+    RteFlows.rank(t, number, best);
+  }
+
+  /** Puts a mask in its place among the others, whose first rule has this rank now; takes out one that has no rule. */
+  static rank(t: usize, number: u32, best: u64): void {
+    const order = t + RteFlowTable.order;
+    const m = RteFlows.maskAt(t, number);
+    let n = load<u32>(t, RteFlowTable.maskCount);
+    let kept: u32 = 0;
+    for (let i: u32 = 0; i < n; i++) {
+      const other = load<u8>(order + i);
+      if (<u32>other != number) store<u8>(order + kept++, other);
+    }
+    n = kept;
+    store<u64>(m, best, RteFlowMask.best);
+    if (load<u32>(m, RteFlowMask.rules)) {
+      let at = n++;
+      for (; at; at--) {
+        const before = load<u8>(order + at - 1);
+        if (load<u64>(RteFlows.maskAt(t, before), RteFlowMask.best) < best) break;
+        store<u8>(order + at, before);
+      }
+      store<u8>(order + at, <u8>number);
+    }
+    store<u32>(t, n, RteFlowTable.maskCount);
+  }
+}
