@@ -37,7 +37,7 @@ export class Words {
 
   constructor(line: string) {
     const text = line.replace(/#.*/, "");
-    this.#words = [...text.matchAll(/\/|[^\s/]+/g)].map((m) => ({ text: m[0], column: m.index + 1 }));
+    this.#words = [...text.matchAll(/\S+/g)].map((m) => ({ text: m[0], column: m.index + 1 }));
     this.#width = text.trimEnd().length;
   }
 
@@ -88,8 +88,8 @@ export class Words {
   }
 }
 
-/** "a, b or c". */
+/** a, b or c; "a". */
 export function listed(choices: readonly string[]): string {
   const last = choices[choices.length - 1] ?? "";
-  return choices.length > 1 ? `${choices.slice(0, -1).join(", ")} or ${last}` : last;
+  return choices.length > 1 ? `${choices.slice(0, -1).join(", ")} or ${last}` : `"${last}"`;
 }
