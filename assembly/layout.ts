@@ -868,6 +868,8 @@ export enum Mapping {
   scrubbedBytes = 80,
   hostBuffers = 88,
   unmappable = 96,
+  /** The guest's MAC address. */
+  mac = 104,
   pring = 128,
 }
 
@@ -1244,7 +1246,7 @@ export enum RteFlowRefusal {
   ACTIONS = 3,
   /** The card has no such queue. */
   QUEUE = 4,
-  /** A mapped guest's queue, but not just for frames to the MAC address that the card's filter steers there. */
+  /** A mapped guest's queue, but not just for frames to the guest's MAC address. */
   MAPPED = 5,
   /** No such mark, or one for a mapped guest's queue: there it is the filter's. */
   MARK = 6,

@@ -10,6 +10,7 @@
 import { Count } from "./count";
 import {
   MacEntry,
+  Mapping,
   Nic,
   RTE_FLOW_HEAD,
   RTE_FLOW_MARK,
@@ -207,26 +208,17 @@ export class RteFlows {
           ? 0
           : load<u8>(load<u32>(nic, Nic.rssTable) + entry);
     } else return RteFlowFate.FILTERS | mark;
-    if (!RteFlows.isMapped(nic, queue)) return queue | mark;
-    // The guest's mapping may have been undone.
-    const filter = RteFlows.filterOf(nic, rule, queue);
-    return filter ? load<u32>(filter, MacEntry.value) : <u32>RteFlowFate.FILTERS;
-  }
-
-  @inline static isMapped(nic: usize, queue: u32): bool {
-    const q: usize = load<u32>(load<u32>(nic, Nic.rxTable) + queue * 4);
-    return load<u32>(q, RxQueue.mapping) != 0;
-  }
-
-  /**
-   * Into a mapped guest's memory the card writes only what is for the guest: a rule may name its queue if it takes only
-   * frames to the one MAC address that a filter steers there. The filter's entry, or 0.
-   */
-  static filterOf(nic: usize, rule: usize, queue: u32): usize {
-    if ((load<u64>(rule, RteFlow.mask) & MAC_BITS) != MAC_BITS) return 0;
+    if (!RteFlows.mappingOf(nic, queue)) return queue | mark;
+    // Such a rule is for one MAC address. Where no filter steers that to the guest, its mapping has been undone.
     const mac = load<u64>(rule, RteFlow.spec) & MAC_BITS;
     const filter = Macs.find(load<u32>(nic, Nic.filters), Macs.key(mac, 0));
-    return filter && (load<u32>(filter, MacEntry.value) & 0xffff) == queue ? filter : 0;
+    if (!filter || (load<u32>(filter, MacEntry.value) & 0xffff) != queue) return RteFlowFate.FILTERS;
+    return load<u32>(filter, MacEntry.value);
+  }
+
+  /** The IOVTee mapping whose buffers a receive queue has, or 0. */
+  @inline static mappingOf(nic: usize, queue: u32): usize {
+    return load<u32>(load<u32>(load<u32>(nic, Nic.rxTable) + queue * 4), RxQueue.mapping);
   }
 
   @inline static seed(number: u32): u64 {
@@ -361,8 +353,13 @@ export class RteFlows {
 
   static queueRefusal(nic: usize, rule: usize, queue: u32, marks: bool): i32 {
     if (queue >= load<u32>(nic, Nic.rxQueues)) return RteFlowRefusal.QUEUE;
-    if (!RteFlows.isMapped(nic, queue)) return RteFlowRefusal.NONE;
-    if (!RteFlows.filterOf(nic, rule, queue)) return RteFlowRefusal.MAPPED;
+    const mapping = RteFlows.mappingOf(nic, queue);
+    if (!mapping) return RteFlowRefusal.NONE;
+    // Into a mapped guest's memory the card writes nothing but what is for the guest.
+    const isGuests =
+      (load<u64>(rule, RteFlow.mask) & MAC_BITS) == MAC_BITS &&
+      (load<u64>(rule, RteFlow.spec) & MAC_BITS) == load<u64>(mapping, Mapping.mac);
+    if (!isGuests) return RteFlowRefusal.MAPPED;
     return marks ? RteFlowRefusal.MARK : RteFlowRefusal.NONE;
   }
 

@@ -5,6 +5,7 @@
  */
 import { Kind, Mapping, NetHeader, OnEmpty, Packet, RxQueue } from "../../assembly/layout.ts";
 import type { Core, Placed } from "../core/core.ts";
+import { parseMac } from "../mac.ts";
 import type { Nic } from "../roles/nic.ts";
 
 /** Bytes of the smallest buffer that is mapped: the net header and a minimal frame. */
@@ -65,6 +66,7 @@ export function map(nic: Nic, guest: Mapped, port: number, deliver: () => void):
   }
   const queue = old || nic.addMappedQueue(guest.mapping, NetHeader.SIZE);
   core.setU32(guest.mapping + Mapping.queue, queue);
+  core.setU64(guest.mapping + Mapping.mac, parseMac(guest.mac));
   deliver(); // what came another way until now must not be overtaken (R6)
   core.setU32(queue + RxQueue.enabled, 1);
   core.exports.refillMapping(guest.mapping, 0);

@@ -26,7 +26,7 @@ const EXPECTED: Partial<Record<RteFlowRefusal, string>> = {
   [RteFlowRefusal.ACTIONS]: "one action, and one of queue, rss, drop and passthru at most",
   [RteFlowRefusal.QUEUE]: "a receive queue that the card has",
   [RteFlowRefusal.MAPPED]:
-    "another queue, or a pattern with the one eth dst whose frames go there: this is a mapped guest's memory",
+    "another queue, or a pattern with the guest's own eth dst: this is a mapped guest's memory",
   [RteFlowRefusal.MARK]:
     "no mark of a rule's with the queue of a mapped guest, whose frames the filter marks",
   [RteFlowRefusal.EXISTS]: "another pattern or priority: there is a rule with these",
@@ -45,6 +45,11 @@ export class NicFlow {
   #staging = 0;
   /** @internal Hands on all that the card has received: a change mustn't let frames overtake others of their flow. */
   settle: () => void = () => {};
+  /**
+   * @internal The driver begins or ends to follow rules. Until it ends no guest's memory may be mapped: the driver must see
+   * a frame before a guest does.
+   */
+  driven: (on: boolean) => void = () => {};
 
   /** @internal Use `nic.flow`. */
   constructor(
@@ -169,11 +174,21 @@ export class NicFlow {
     return found;
   }
 
+  /** @internal Whether the driver has rules to follow. */
+  get isDriven(): boolean {
+    return !this.offload && this.#table !== 0 && this.host.core.u32(this.#table + RteFlowTable.count) > 0;
+  }
+
   /** While no lcore touches anything, and with all handed on that came before. */
   #change<T>(change: () => T): T {
     return this.host.paused(() => {
       this.settle();
-      return change();
+      const before = this.isDriven;
+      try {
+        return change();
+      } finally {
+        if (this.isDriven !== before) this.driven(!before);
+      }
     });
   }
 

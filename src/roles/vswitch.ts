@@ -64,6 +64,8 @@ export class VSwitch {
   readonly ports: { name: string; address: number; of: Nic | Guest | FramePort }[] = [];
   /** Guests that are mapped, and to which card's queue. */
   readonly #mapped = new Map<Guest, Nic>();
+  /** Guests that are to be mapped when their card's driver has no rte_flow rules to follow any more. */
+  readonly #unmapped = new Map<Guest, Nic>();
   /** Guests that are stopped, and what they were mapped to. */
   readonly #stopped = new Map<Guest, Nic | undefined>();
   readonly #vale: boolean;
@@ -254,7 +256,10 @@ export class VSwitch {
     core.setU32(address + PortLayout.up, 1);
     this.ports.push({ name: of.name, address, of });
     connected.set(of, this);
-    if (of instanceof Nic) of.flow.settle = () => this.#deliver(of);
+    if (of instanceof Nic) {
+      of.flow.settle = () => this.#deliver(of);
+      of.flow.driven = (on) => this.#remap(of, on);
+    }
     if (!(of instanceof Guest)) return;
     core.setU32(of.address + GuestLayout.burst, core.u32(this.address + SwitchLayout.burst));
     if (this.#vale) return;
@@ -279,13 +284,18 @@ export class VSwitch {
 
   /**
    * Maps a receive queue of `nic` to the guest's receive virtqueue (IOVTee, R1): a queue of its own, to which the
-   * card's filter steers the guest's MAC address.
+   * card's filter steers the guest's MAC address. While the card's driver follows rte_flow rules that waits until it
+   * has none.
    * @throws RangeError for a guest that isn't attached by "iovtee", that is stopped or mapped already, or where
    *   the memory or the card's filters are full
    */
   map(nic: Nic, guest: Guest): void {
     if (this.#stopped.has(guest))
       throw new RangeError(`${guest.name}: stopped, expected one that was started`);
+    if (nic.flow.isDriven) {
+      this.#unmapped.set(guest, nic);
+      return;
+    }
     this.host.paused(() => map(nic, guest, this.indexOf(guest), () => this.#deliver(nic)));
     this.#mapped.set(guest, nic);
   }
@@ -295,6 +305,7 @@ export class VSwitch {
    * received are delivered; the guest's buffers are used by the copying path from then on.
    */
   unmap(guest: Guest): void {
+    this.#unmapped.delete(guest);
     const nic = this.#mapped.get(guest);
     if (!nic) return;
     this.host.paused(() => unmap(nic, guest, () => this.#deliver(nic)));
@@ -321,6 +332,16 @@ export class VSwitch {
     });
   }
 
+  /** The driver of `nic` begins or ends to follow rte_flow rules: guests get copies meanwhile. */
+  #remap(nic: Nic, driven: boolean): void {
+    for (const [guest, of] of [...(driven ? this.#mapped : this.#unmapped)]) {
+      if (of !== nic) continue;
+      this.unmap(guest);
+      if (driven) this.#unmapped.set(guest, nic);
+      else this.map(nic, guest);
+    }
+  }
+
   /** Hands on all frames that `nic` has received. */
   #deliver(nic: Nic): void {
     const port = this.ports[this.indexOf(nic)];
@@ -334,7 +355,7 @@ export class VSwitch {
    */
   stop(guest: Guest): void {
     if (this.#stopped.has(guest)) return;
-    const nic = this.#mapped.get(guest);
+    const nic = this.#mapped.get(guest) ?? this.#unmapped.get(guest);
     this.host.paused(() => {
       this.unmap(guest);
       guest.stop();
