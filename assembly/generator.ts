@@ -94,8 +94,7 @@ export class Gen {
       return;
     }
     store<u8>(seen, 1);
-    const expected =
-      load<u32>(gen, Generator.expected) + (seq % load<u32>(gen, Generator.destinationCount)) * 4;
+    const expected = load<u32>(gen, Generator.expected) + (seq % load<u32>(gen, Generator.orders)) * 4;
     if (<i32>(seq - load<u32>(expected)) < 0) Count.add(gen + Generator.reordered, 1);
     else store<u32>(expected, seq + 1);
   }

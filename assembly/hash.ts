@@ -2,17 +2,14 @@ import { FlowKey } from "./layout";
 
 /** Toeplitz hash, as cards use it for receive side scaling (Microsoft's RSS specification). */
 export class Toeplitz {
-  /** Of `n` bytes at `p` under the key at `key`, which is n + 4 bytes long at least. */
+  /** Of `n` bytes at `p`, a multiple of 4, under the key at `key`, which is n + 4 bytes long at least. */
   static hash(key: usize, p: usize, n: u32): u32 {
-    let window = <u32>bswap<u32>(load<u32>(key));
     let hash: u32 = 0;
-    for (let i: u32 = 0; i < n; i++) {
-      const byte = <u32>load<u8>(p + i);
-      const next = <u32>load<u8>(key + i + 4);
-      for (let bit = 7; bit >= 0; bit--) {
-        if ((byte >> bit) & 1) hash ^= window;
-        window = (window << 1) | ((next >> bit) & 1);
-      }
+    for (let i: u32 = 0; i < n; i += 4) {
+      const window = bswap<u64>(load<u64>(key + i));
+      // Each bit that is set adds the 32 bits of the key that begin where it stands.
+      for (let word = bswap<u32>(load<u32>(p + i)); word; word &= word - 1)
+        hash ^= <u32>(window >> (1 + ctz<u32>(word)));
     }
     return hash;
   }

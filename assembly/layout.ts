@@ -496,12 +496,13 @@ export enum Generator {
   flows = 32,
   /** Next sequence number to send. */
   seq = 36,
-  /** u32 per destination: the sequence number that is expected next from there. */
+  /** u32 by sequence number modulo `orders`: the one that is expected next of those that must keep their order. */
   expected = 40,
   /** u8 per sequence number modulo `WINDOW`: 1 once it has come back. */
   seen = 44,
   /** Where a frame of several segments is put together to be checked. */
   scratch = 48,
+  orders = 52,
   sent = 64,
   sentBytes = 72,
   received = 80,

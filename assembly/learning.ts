@@ -191,7 +191,6 @@ export class Learning {
   static classifyRest(sw: usize, port: usize, f: u32, n: u32): u32 {
     const packets = sw + Switch.packets;
     const frames = Learning.index(sw, n);
-    const ports = load<u32>(sw, Switch.ports);
     const trusted = load<u32>(port, Port.trustsMark) && !load<u32>(sw, Switch.vlanAware);
     let bytes: u32 = 0;
     for (; f < frames; f++) {

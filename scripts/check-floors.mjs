@@ -64,6 +64,7 @@ const FLOORS = {
   "src/roles/nic.ts": 3,
   "src/roles/pci-function.ts": 3,
   "src/ports/": 3,
+  "src/roles/rte-flow.ts": 3,
   "src/rte-flow/": 2,
   "src/core/": 2,
   "src/channel.ts": 2,

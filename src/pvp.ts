@@ -15,6 +15,7 @@ import { type CapturedFrame, CaptureError, framesOf } from "./ports/capture.ts";
 import { CaptureWriter, readCapture } from "./ports/capture-file.ts";
 import { FrameGenerator, type FrameSize, meanBytes } from "./ports/generator.ts";
 import { parseLcores, room, settle } from "./pvp-lcores.ts";
+import type { RteFlowEntry } from "./roles/rte-flow.ts";
 import { parseRules } from "./rules.ts";
 import { Testbed, WIRE_MAC } from "./testbed.ts";
 
@@ -45,6 +46,12 @@ export interface PvpOptions {
   lcores?: string[];
   /** Text of the firewall's rules. */
   rules?: string;
+  /** Lines of testpmd's `flow` commands, which the card is given before there is traffic. */
+  flow?: string;
+  /** Whether the card follows these rules, or its driver; default true. */
+  flowOffload?: boolean;
+  /** Receive queues of the card that share what no filter names, by RSS, up to 64; default 1. */
+  queues?: number;
   lookup?: "learning";
   /** Measured rounds; default 7. */
   repeat?: number;
@@ -77,6 +84,8 @@ export interface PvpRun {
   reordered: number;
   corrupt: number;
   drops: Record<string, number>;
+  /** The card's rte_flow rules, and what they matched in the measured rounds. */
+  flows?: RteFlowEntry[];
 }
 
 export interface PvpReport {
@@ -173,7 +182,7 @@ export function rowsOf({ attach, chain }: Pick<Checked, "attach" | "chain">): Ro
 
 /** @internal `PvpOptions` with the defaults filled in. */
 export type Checked = Required<Omit<PvpOptions, Optional>> & Pick<PvpOptions, Optional>;
-type Optional = "capture" | "out" | "packets" | "rules" | "lcores" | "signal" | "onProgress";
+type Optional = "capture" | "out" | "packets" | "rules" | "flow" | "lcores" | "signal" | "onProgress";
 
 /**
  * The options with their defaults.
@@ -192,6 +201,7 @@ export function checked(options: PvpOptions): Checked {
     size: [64, 1514, "imix"] as FrameSize[],
     function: "macswap" as FunctionName,
     lookup: "learning" as const,
+    flowOffload: true,
     ...Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)),
   } as Checked;
   o.burst = whole("burst", options.burst ?? 32, 1, 256);
@@ -204,6 +214,10 @@ export function checked(options: PvpOptions): Checked {
   if (length * o.guests > 1000)
     throw new RangeError(`guests: ${length * o.guests} in all, expected at most 1000`);
   o.repeat = whole("repeat", options.repeat ?? 7, 1, 1000);
+  o.queues = whole("queues", options.queues ?? 1, 1, 64);
+  if (o.queues > 1 && o.capture !== undefined) {
+    throw new RangeError(`queues: ${o.queues} with a capture, whose order is checked, expected 1`);
+  }
   o.seed = whole("seed", options.seed ?? 1, 0, 0xffffffff);
   if (options.packets !== undefined) whole("packets", options.packets, 1, 2 ** 40);
   for (const size of o.size) if (size !== "imix") whole("size", size, 64, FRAME_MAX + 4);
@@ -220,6 +234,8 @@ class Rig {
   #copies = 0;
   #copiedBytes = 0;
   #notifications = 0;
+  /** The card's rules before the first round. */
+  #flows: RteFlowEntry[] = [];
 
   private constructor(
     readonly attach: string,
@@ -260,6 +276,7 @@ class Rig {
     this.#copies -= counts.copies;
     this.#copiedBytes -= counts.copiedBytes;
     this.#notifications -= counts.notifications;
+    this.#flows = this.bed.nic.flow.list();
   }
 
   /** Fills the card, times host and guests, empties the card. Returns the frames, 0 at the end of the round. */
@@ -328,6 +345,14 @@ class Rig {
     };
   }
 
+  /** The card's rules with what they have matched since the first round. */
+  #matched(): RteFlowEntry[] {
+    return this.bed.nic.flow.list().map((rule, i) => {
+      const { hits = 0, bytes = 0 } = this.#flows[i] ?? {};
+      return { ...rule, hits: rule.hits - hits, bytes: rule.bytes - bytes };
+    });
+  }
+
   row(vhost: Rig | undefined): PvpRun {
     const counts = this.#counts();
     const per = (n: number) => n / this.packets;
@@ -353,9 +378,10 @@ class Rig {
       notificationsPerPacket: per(this.#notifications + counts.notifications),
       gainVsVhost: gain,
       ...tally,
-      // What the guest's function drops on purpose isn't lost.
-      lost: tally.lost - (counts.drops.function ?? 0),
+      // What the guest's function or a rule of the card's drops on purpose isn't lost.
+      lost: tally.lost - (counts.drops.function ?? 0) - (counts.drops.rxFlowDrop ?? 0),
       drops: counts.drops,
+      ...(this.#flows.length > 0 ? { flows: this.#matched() } : {}),
     };
   }
 }
@@ -379,7 +405,15 @@ class GeneratorWire implements Wire {
     readonly o: Checked,
   ) {
     this.#size = size;
-    this.#generator = new FrameGenerator(host.core, { size, to, from: WIRE_MAC, seed: o.seed, flows: 64 });
+    this.#generator = new FrameGenerator(host.core, {
+      size,
+      to,
+      from: WIRE_MAC,
+      seed: o.seed,
+      flows: 64,
+      // Several queues keep the order of a flow, as RSS has it.
+      order: o.queues > 1 ? "flow" : "destination",
+    });
   }
   rewind(): void {
     this.#left = this.o.packets ?? DEFAULT_PACKETS;

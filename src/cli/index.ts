@@ -8,6 +8,7 @@ import { ATTACHMENTS, type Attach } from "../attach/names.ts";
 import { explain } from "../explain.ts";
 import {
   CaptureError,
+  Host,
   type LatencyReport,
   type PvpOptions,
   type PvpReport,
@@ -22,7 +23,7 @@ import { isClean, missing, NOISY, spread } from "../report/bench.ts";
 import { explanation } from "../report/datapaths.ts";
 import { fewFrames, latencyTable } from "../report/latency-table.ts";
 import { scaleTable } from "../report/scale-table.ts";
-import { benchTable, table, verdict } from "../report/table.ts";
+import { benchTable, flowLines, table, verdict } from "../report/table.ts";
 import { type Found, findRuntimes } from "../runtimes/index.ts";
 import { attachments, chain, number, numbers, size, sizes } from "./arguments.ts";
 import { type BenchOptions, bench, isSound } from "./bench.ts";
@@ -91,7 +92,7 @@ function status(report: Report): number {
 function print(report: Report): void {
   const lines: string[] = [];
   if (report.runs.length > 0) {
-    if (report.command === "pvp") lines.push(table(report), verdict(report));
+    if (report.command === "pvp") lines.push(table(report), ...flowLines(report), verdict(report));
     else if (report.command === "scale") lines.push(scaleTable(report), verdict(report));
     else {
       lines.push(latencyTable(report), ...fewFrames(report));
@@ -102,19 +103,20 @@ function print(report: Report): void {
   for (const line of lines) process.stdout.write(`${line}\n`);
 }
 
-interface PvpFlags extends Omit<PvpOptions, "capture" | "rules"> {
+interface PvpFlags extends Omit<PvpOptions, "capture" | "rules" | "flow"> {
   latency?: boolean;
   load?: number[];
   in?: string;
   rules?: string;
+  flow?: string;
   json?: string;
 }
 
 async function runPvp({ latency, load, ...flags }: PvpFlags): Promise<void> {
   if (latency) return runLatency(flags, load);
   if (load !== undefined) fail("--load is for --latency");
-  const { in: capture, json, rules, ...options } = flags;
-  for (const file of [capture, rules])
+  const { in: capture, json, rules, flow, ...options } = flags;
+  for (const file of [capture, rules, flow])
     if (file !== undefined && !existsSync(file)) fail(`${file}: no such file`);
   if (capture !== undefined && options.out !== undefined && existsSync(options.out)) {
     if (realpathSync(capture) === realpathSync(options.out))
@@ -125,14 +127,15 @@ async function runPvp({ latency, load, ...flags }: PvpFlags): Promise<void> {
     ...options,
     ...(capture === undefined ? {} : { capture }),
     ...(rules === undefined ? {} : { rules: readFileSync(rules, "utf8") }),
+    ...(flow === undefined ? {} : { flow: readFileSync(flow, "utf8") }),
   });
   tell(report, json);
   if (error !== undefined) fail(error);
 }
 
 async function runLatency(flags: PvpFlags, load: number[] | undefined): Promise<void> {
-  const { in: capture, out, repeat, json, rules, ...options } = flags;
-  for (const [name, value] of Object.entries({ in: capture, out, repeat }))
+  const { in: capture, out, repeat, json, rules, flow, queues, flowOffload: _, ...options } = flags;
+  for (const [name, value] of Object.entries({ in: capture, out, repeat, flow, queues }))
     if (value !== undefined)
       fail(`--latency has no --${name}: its frames are generated, and it runs by time`);
   if (rules !== undefined && !existsSync(rules)) fail(`${rules}: no such file`);
@@ -224,6 +227,13 @@ async function runBench({ runtimes, json, html, curves, ...options }: BenchFlags
   process.exitCode = report.interrupted ? INTERRUPTED : isSound(report) ? 0 : 1;
 }
 
+async function checkFlow(file: string, { queues }: { queues: number }): Promise<void> {
+  if (!existsSync(file)) fail(`${file}: no such file`);
+  const { flow } = (await Host.create()).nic({ queues, rssQueues: queues });
+  const printed = flow.runLines(readFileSync(file, "utf8"));
+  for (const text of [...printed, flow.run("flow list 0")]) if (text) process.stdout.write(`${text}\n`);
+}
+
 async function demo(): Promise<void> {
   process.stdout.write("PVP: wire, NIC, switch, guest and back, over vhost (copies) and IOVTee (maps)\n\n");
   process.stdout.write("Generated frames; frame is bytes on the wire\n");
@@ -279,6 +289,16 @@ program
   .option("--latency", "how long frames take, at each load; --size default: 64")
   .option("--load <LIST>", "frames offered a second (default: 10k,100k,1M)", loads)
   .option("--rules <FILE>", "the firewall's rules, first match wins")
+  .option(
+    "--flow <FILE>",
+    "rte_flow rules for the card: lines of testpmd's, as flow create 0 ingress pattern ...",
+  )
+  .option("--no-flow-offload", "the card's driver follows them, not the card")
+  .option(
+    "--queues <N>",
+    "receive queues that share by RSS what no filter or rule names (default: 1)",
+    number,
+  )
   .addOption(
     new Option("--lookup <NAME>", "how the switch finds the port (default: learning)").choices(["learning"]),
   )
@@ -329,6 +349,21 @@ program
     process.stdout.write(`${explanation(found)}\n`);
     process.exitCode = found.wrong === 0 ? 0 : 1;
   });
+
+program
+  .command("rte-flow")
+  .description("rte_flow rules: see DPDK's testpmd, Flow rules management.")
+  .command("check")
+  .description(
+    "Runs testpmd's flow lines on a card without traffic: what it prints, or where they are wrong.",
+  )
+  .argument(
+    "<FILE>",
+    "lines as flow create 0 ingress pattern eth / ipv4 / udp dst is 53 / end actions drop / end",
+  )
+  .option("--queues <N>", "receive queues of the card", number, 4)
+  .addHelpText("after", "\nExample:\n  iovtee rte-flow check rules.txt --queues 8")
+  .action(checkFlow);
 
 program
   .command("demo")

@@ -13,6 +13,8 @@ export interface GeneratorOptions {
   from?: string;
   /** UDP flows, told apart by source port; 1 to 64512. */
   flows?: number;
+  /** What must come back in order: all for one destination, the default, or only those of one flow to it. */
+  order?: "destination" | "flow";
   seed?: number;
 }
 
@@ -54,7 +56,9 @@ export class FrameGenerator {
     const tables = place(8 * sizes.length);
     const templates = place((sizes.length + 1) * FRAME_ROOM);
     const order = place(mix.length);
-    const destinations = place(12 * to.length);
+    const destinations = place(8 * to.length);
+    // The least common multiple: frames so far apart are of one flow and to one destination.
+    const orders = options.order === "flow" ? (to.length / divisor(to.length, flows)) * flows : to.length;
     core.setFields(address, {
       [Generator.id]: id,
       [Generator.sizes]: sizes.length,
@@ -64,7 +68,8 @@ export class FrameGenerator {
       [Generator.mix]: order,
       [Generator.mixLength]: mix.length,
       [Generator.destinations]: destinations,
-      [Generator.expected]: destinations + 8 * to.length,
+      [Generator.expected]: place(4 * orders),
+      [Generator.orders]: orders,
       [Generator.destinationCount]: to.length,
       [Generator.flows]: flows,
       [Generator.seen]: place(Generator.WINDOW),
@@ -97,6 +102,11 @@ export class FrameGenerator {
     const lost = sent - (received - duplicated - corrupt);
     return { sent, received, lost, duplicated, reordered: count(Generator.reordered), corrupt };
   }
+}
+
+/** Greatest common divisor. */
+function divisor(a: number, b: number): number {
+  return b === 0 ? a : divisor(b, a % b);
 }
 
 /** Ethernet, IPv4 and UDP with right checksums, and a pattern; number and flow are 0, their complements ones. */

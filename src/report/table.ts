@@ -66,6 +66,16 @@ export function benchTable(report: BenchReport): string {
   return out.toString();
 }
 
+/** What the card's rte_flow rules matched in each run. */
+export function flowLines({ runs }: PvpReport): string[] {
+  return runs.flatMap(({ attach, frame, flows = [] }) =>
+    flows.map(
+      ({ id, hits, rule }) =>
+        `${attach} ${frame}: rule #${id}, ${hits.toLocaleString("en-US")} packets: ${rule}`,
+    ),
+  );
+}
+
 /** How many packets were checked, and what was wrong with them; then what was dropped, and why. */
 export function verdict({ runs }: { runs: (Checks & { packets: number })[] }): string {
   const sum = (key: "packets" | "lost" | "duplicated" | "reordered" | "corrupt") =>

@@ -168,6 +168,22 @@ export class NicFlow {
     }
   }
 
+  /**
+   * Runs lines of testpmd's, one after the other; empty ones and comments (#) are nothing.
+   * @returns what testpmd prints, for each line
+   * @throws RteFlowError that names the line too; those before it have been run
+   */
+  runLines(text: string): string[] {
+    return text.split(/\r?\n/).flatMap((line, i) => {
+      if (/^\s*(#|$)/.test(line)) return [];
+      try {
+        return [this.run(line)];
+      } catch (error) {
+        throw error instanceof RteFlowError ? error.at(i + 1) : error;
+      }
+    });
+  }
+
   #find(id: number): RteFlowEntry {
     const found = this.list().find((rule) => rule.id === id);
     if (!found) throw new RangeError(`flow: rule ${id}, expected one of ${this.nic.name}'s`);
