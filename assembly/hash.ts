@@ -16,9 +16,15 @@ export class Toeplitz {
 
   /** Of a flow key as `Parse.flow` writes it: addresses and ports in the specification's order. */
   static flow(key: usize, flow: usize, scratch: usize): u32 {
-    const bytes: u32 = load<u8>(flow, FlowKey.family) == 6 ? 16 : 4;
-    memory.copy(scratch, flow, bytes);
-    memory.copy(scratch + bytes, flow + FlowKey.destination, bytes);
+    let bytes: u32 = 4;
+    if (load<u8>(flow, FlowKey.family) == 6) {
+      bytes = 16;
+      v128.store(scratch, v128.load(flow, FlowKey.source));
+      v128.store(scratch, v128.load(flow, FlowKey.destination), 16);
+    } else {
+      store<u32>(scratch, load<u32>(flow, FlowKey.source));
+      store<u32>(scratch, load<u32>(flow, FlowKey.destination), 4);
+    }
     store<u32>(scratch + 2 * bytes, load<u32>(flow, FlowKey.sourcePort));
     return Toeplitz.hash(key, scratch, 2 * bytes + 4);
   }

@@ -111,7 +111,7 @@ export class Card {
     Count.add(nic + Nic.rxBytes, len);
   }
 
-  /** To the host's queue that the filters or the hash name. */
+  /** To the host's queue that rules, filters or the hash name. */
   @inline static deliver(nic: usize, frame: usize, len: u32): bool {
     const steered = Card.steer(nic, frame, len);
     if ((steered & 0xffff) == RteFlowFate.DROP) {

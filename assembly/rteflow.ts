@@ -71,82 +71,87 @@ export class RteFlows {
     return version;
   }
 
-  /** The key of a frame (layout: `RteFlowKey`), of which 14 bytes at least are there. */
+  /**
+   * The key of a frame (layout: `RteFlowKey`), of which 14 bytes at least are there. It is written in the words in which it
+   * is read: a load over several stores would wait for them.
+   */
   static key(frame: usize, len: u32, key: usize): void {
     len = min(len, <u32>RTE_FLOW_HEAD);
-    store<u64>(key, load<u64>(frame));
-    store<u64>(key, load<u32>(frame, 8), 8);
-    v128.store(key, i64x2.splat(0), 16);
-    v128.store(key, i64x2.splat(0), RteFlowKey.source);
-    v128.store(key, i64x2.splat(0), RteFlowKey.destination);
-    store<u64>(key, 0, RteFlowKey.label);
     let at: u32 = 12;
-    let type = load<u16>(frame, 12);
+    let type = <u32>load<u16>(frame, 12);
+    let tag: u64 = 0;
+    let tags: u64 = 0; // with the second one's bytes in front
     if (RteFlows.isTag(type) && len >= at + 6) {
-      store<u32>(key, load<u32>(frame + at), RteFlowKey.tpid);
+      tag = load<u32>(frame + at);
       at += 4;
       type = load<u16>(frame + at);
-      let tags: u8 = 1;
+      tags = 1 << 48;
       if (RteFlows.isTag(type) && len >= at + 6) {
-        store<u32>(key, load<u32>(frame + at), RteFlowKey.tpid2);
+        tags = <u64>load<u32>(frame + at) | (3 << 48);
         at += 4;
         type = load<u16>(frame + at);
-        tags = 3;
       }
-      store<u8>(key, tags, RteFlowKey.tags);
     }
-    store<u16>(key, type, RteFlowKey.type);
+    store<u64>(key, load<u64>(frame), RteFlowKey.dst);
+    store<u64>(key, <u64>load<u32>(frame, 8) | (tag << 32), 8);
     const ip = frame + at + 2;
     const left = len - at - 2;
-    if (type == 0x0008) RteFlows.ipv4(ip, left, key);
-    else if (type == 0xdd86) RteFlows.ipv6(ip, left, key);
+    let version: u64 = 0;
+    // `l4` to the destination port; flow label, fragment and TCP's flags.
+    let upper: u64 = 0;
+    let more: u64 = 0;
+    let source = i64x2.splat(0);
+    let destination = i64x2.splat(0);
+    if (type == 0x0008 && left >= 20) {
+      const first = <u32>load<u8>(ip);
+      const header = (first & 15) * 4;
+      if (first >> 4 == 4 && header >= 20 && header <= left) {
+        version = 4;
+        const protocol = <u32>load<u8>(ip, 9);
+        upper = (protocol << 8) | ((<u32>load<u8>(ip, 1)) << 16) | ((<u32>load<u8>(ip, 8)) << 24);
+        const fragment = <u64>load<u16>(ip, 6);
+        more = fragment << 32;
+        source = i32x4.replace_lane(source, 0, load<u32>(ip, 12));
+        destination = i32x4.replace_lane(destination, 0, load<u32>(ip, 16));
+        // 13 bits of offset: only the first fragment has what is behind.
+        const l4 = ip + header;
+        if (!(fragment & 0xff1f) && RteFlows.isWhole(protocol, left - header)) {
+          upper |= protocol | ((<u64>load<u32>(l4)) << 32);
+          if (protocol == TCP) more |= (<u64>load<u8>(l4, 13)) << 48;
+        }
+      }
+    } else if (type == 0xdd86 && left >= 40 && load<u8>(ip) >> 4 == 6) {
+      version = 6;
+      const first = Parse.be32(ip);
+      upper = ((<u32>load<u8>(ip, 6)) << 8) | (((first >> 20) & 0xff) << 16) | ((<u32>load<u8>(ip, 7)) << 24);
+      more = bswap<u32>(first & 0xf_ffff);
+      source = v128.load(ip, 8);
+      destination = v128.load(ip, 24);
+      const end = Parse.upper(ip, left);
+      const protocol = end & 0xff;
+      const l4 = ip + (end >> 16);
+      if (!(end & (Parse.CUT | Parse.LATER)) && RteFlows.isWhole(protocol, left - (end >> 16))) {
+        upper |= protocol | ((<u64>load<u32>(l4)) << 32);
+        if (protocol == TCP) more |= (<u64>load<u8>(l4, 13)) << 48;
+      }
+    }
+    store<u64>(key, tags | ((<u64>type) << 32) | (version << 56), RteFlowKey.tpid2);
+    store<u64>(key, upper, RteFlowKey.l4);
+    store<u64>(key, i64x2.extract_lane(source, 0), RteFlowKey.source);
+    store<u64>(key, i64x2.extract_lane(source, 1), RteFlowKey.source + 8);
+    store<u64>(key, i64x2.extract_lane(destination, 0), RteFlowKey.destination);
+    store<u64>(key, i64x2.extract_lane(destination, 1), RteFlowKey.destination + 8);
+    store<u64>(key, more, RteFlowKey.label);
   }
 
   /** 0x8100 or 0x88a8, as it stands in memory. */
-  @inline static isTag(type: u16): bool {
+  @inline static isTag(type: u32): bool {
     return type == 0x0081 || type == 0xa888;
   }
 
-  @inline static ipv4(ip: usize, left: u32, key: usize): void {
-    if (left < 20) return;
-    const first = <u32>load<u8>(ip);
-    const header = (first & 15) * 4;
-    if (first >> 4 != 4 || header < 20 || header > left) return;
-    const protocol = load<u8>(ip, 9);
-    const fragment = load<u16>(ip, 6);
-    store<u8>(key, 4, RteFlowKey.ip);
-    store<u8>(key, protocol, RteFlowKey.proto);
-    store<u8>(key, load<u8>(ip, 1), RteFlowKey.tos);
-    store<u8>(key, load<u8>(ip, 8), RteFlowKey.ttl);
-    store<u32>(key, load<u32>(ip, 12), RteFlowKey.source);
-    store<u32>(key, load<u32>(ip, 16), RteFlowKey.destination);
-    store<u16>(key, fragment, RteFlowKey.fragment);
-    // 13 bits of offset: only the first fragment has what is behind.
-    if (!(fragment & 0xff1f)) RteFlows.l4(ip + header, left - header, protocol, key);
-  }
-
-  @inline static ipv6(ip: usize, left: u32, key: usize): void {
-    if (left < 40) return;
-    const first = Parse.be32(ip);
-    if (first >> 28 != 6) return;
-    store<u8>(key, 6, RteFlowKey.ip);
-    store<u8>(key, load<u8>(ip, 6), RteFlowKey.proto);
-    store<u8>(key, <u8>(first >> 20), RteFlowKey.tos);
-    store<u8>(key, load<u8>(ip, 7), RteFlowKey.ttl);
-    v128.store(key, v128.load(ip, 8), RteFlowKey.source);
-    v128.store(key, v128.load(ip, 24), RteFlowKey.destination);
-    store<u32>(key, bswap<u32>(first & 0xf_ffff), RteFlowKey.label);
-    const upper = Parse.upper(ip, left);
-    if (upper & (Parse.CUT | Parse.LATER)) return;
-    RteFlows.l4(ip + (upper >> 16), left - (upper >> 16), upper & 0xff, key);
-  }
-
-  @inline static l4(p: usize, left: u32, protocol: u32, key: usize): void {
-    const isTcp = protocol == TCP;
-    if (!(isTcp || protocol == UDP) || left < <u32>(isTcp ? 20 : 8)) return;
-    store<u8>(key, <u8>protocol, RteFlowKey.l4);
-    store<u32>(key, load<u32>(p), RteFlowKey.sourcePort);
-    if (isTcp) store<u8>(key, load<u8>(p, 13), RteFlowKey.tcpFlags);
+  /** Whether `left` bytes hold a whole header of TCP or UDP. */
+  @inline static isWhole(protocol: u32, left: u32): bool {
+    return (protocol == UDP && left >= 8) || (protocol == TCP && left >= 20);
   }
 
   /** The rule that the key in the table's scratch meets, or 0. */
