@@ -19,3 +19,4 @@ export type { RteFlowAction, RteFlowItem, RteFlowRule, RteFlowValue } from "./rt
 export { RteFlowError } from "./rte-flow/words.ts";
 export { type FirewallRule, parseRules, RuleError } from "./rules.ts";
 export { type ScaleOptions, type ScaleReport, type ScaleRun, scale } from "./scale.ts";
+export type { LookupSource } from "./testbed.ts";

@@ -17,7 +17,7 @@ import { FrameGenerator, type FrameSize, meanBytes } from "./ports/generator.ts"
 import { parseLcores, room, settle } from "./pvp-lcores.ts";
 import type { RteFlowEntry } from "./roles/rte-flow.ts";
 import { parseRules } from "./rules.ts";
-import { Testbed, WIRE_MAC } from "./testbed.ts";
+import { type LookupSource, Testbed, WIRE_MAC } from "./testbed.ts";
 
 export interface PvpOptions {
   attach?: Attach[];
@@ -52,7 +52,8 @@ export interface PvpOptions {
   flowOffload?: boolean;
   /** Receive queues of the card that share what no filter names, by RSS, up to 64; default 1. */
   queues?: number;
-  lookup?: "learning";
+  /** Who says where frames go at the switch (docs/lookup.md); instead of a function what makes one, for each switch. */
+  lookup?: LookupSource;
   /** Measured rounds; default 7. */
   repeat?: number;
   seed?: number;

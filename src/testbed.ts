@@ -1,6 +1,14 @@
 /** What is measured: a card, guests in rows side by side, a switch that joins them, and who runs what. */
 import { FRAME_ROOM, FUNCTIONS_MAX } from "../assembly/layout.ts";
-import { type Attach, type FunctionName, type Guest, Host, type Nic, type VSwitch } from "./host.ts";
+import {
+  type Attach,
+  type FunctionName,
+  type Guest,
+  Host,
+  type LookupFunction,
+  type Nic,
+  type VSwitch,
+} from "./host.ts";
 import { localMac } from "./mac.ts";
 import { type Places, parseLcores, rolesOf } from "./pvp-lcores.ts";
 import { parseRules } from "./rules.ts";
@@ -10,6 +18,9 @@ const BYPASS: readonly Attach[] = ["passthrough", "sriov"];
 
 /** The station at the far end of the wire. */
 export const WIRE_MAC = localMac(0xff, 1);
+
+/** A switch's lookup; instead of a function what makes one, called for each switch. */
+export type LookupSource = "learning" | WebAssembly.Module | (() => LookupFunction);
 
 export interface TestbedOptions {
   ring: number;
@@ -26,6 +37,7 @@ export interface TestbedOptions {
   flowOffload?: boolean;
   /** Receive queues that share what no filter names, by RSS; default 1. */
   queues?: number;
+  lookup?: LookupSource;
 }
 
 export class Testbed {
@@ -98,7 +110,14 @@ export class Testbed {
         );
       }
     }
-    const sw = bypass ? undefined : host.vswitch({ connect: [nic, ...guests], burst: o.burst });
+    const { lookup = "learning" } = o;
+    const sw = bypass
+      ? undefined
+      : host.vswitch({
+          connect: [nic, ...guests],
+          burst: o.burst,
+          lookup: typeof lookup === "function" ? lookup() : lookup,
+        });
     nic.flow.runLines(o.flow ?? "");
     const heads = guests.filter((_, i) => i % chain === 0);
     const places = o.lcores && host.shared ? parseLcores(o.lcores) : undefined;

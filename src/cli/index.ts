@@ -28,6 +28,7 @@ import { type Found, findRuntimes } from "../runtimes/index.ts";
 import { attachments, chain, number, numbers, size, sizes } from "./arguments.ts";
 import { type BenchOptions, bench, isSound } from "./bench.ts";
 import { loads, measureLatency } from "./latency.ts";
+import { LookupError, lookupOf } from "./lookup.ts";
 
 const BAD_INPUT = 2;
 const INTERRUPTED = 130;
@@ -103,19 +104,20 @@ function print(report: Report): void {
   for (const line of lines) process.stdout.write(`${line}\n`);
 }
 
-interface PvpFlags extends Omit<PvpOptions, "capture" | "rules" | "flow"> {
+interface PvpFlags extends Omit<PvpOptions, "capture" | "rules" | "flow" | "lookup"> {
   latency?: boolean;
   load?: number[];
   in?: string;
   rules?: string;
   flow?: string;
+  lookup?: string;
   json?: string;
 }
 
 async function runPvp({ latency, load, ...flags }: PvpFlags): Promise<void> {
   if (latency) return runLatency(flags, load);
   if (load !== undefined) fail("--load is for --latency");
-  const { in: capture, json, rules, flow, ...options } = flags;
+  const { in: capture, json, rules, flow, lookup, ...options } = flags;
   for (const file of [capture, rules, flow])
     if (file !== undefined && !existsSync(file)) fail(`${file}: no such file`);
   if (capture !== undefined && options.out !== undefined && existsSync(options.out)) {
@@ -125,6 +127,7 @@ async function runPvp({ latency, load, ...flags }: PvpFlags): Promise<void> {
   if (options.function === "firewall" && rules === undefined) fail("--function firewall needs --rules FILE");
   const { report, error } = await measure({
     ...options,
+    ...(lookup === undefined ? {} : { lookup: await lookupOf(lookup, options.lcores !== undefined) }),
     ...(capture === undefined ? {} : { capture }),
     ...(rules === undefined ? {} : { rules: readFileSync(rules, "utf8") }),
     ...(flow === undefined ? {} : { flow: readFileSync(flow, "utf8") }),
@@ -134,17 +137,19 @@ async function runPvp({ latency, load, ...flags }: PvpFlags): Promise<void> {
 }
 
 async function runLatency(flags: PvpFlags, load: number[] | undefined): Promise<void> {
-  const { in: capture, out, repeat, json, rules, flow, queues, flowOffload: _, ...options } = flags;
+  const { in: capture, out, repeat, json, rules, flow, queues, flowOffload: _, lookup, ...options } = flags;
   for (const [name, value] of Object.entries({ in: capture, out, repeat, flow, queues }))
     if (value !== undefined)
       fail(`--latency has no --${name}: its frames are generated, and it runs by time`);
   if (rules !== undefined && !existsSync(rules)) fail(`${rules}: no such file`);
   if (options.function === "firewall" && rules === undefined) fail("--function firewall needs --rules FILE");
+  const source = lookup === undefined ? undefined : await lookupOf(lookup, options.lcores !== undefined);
   const report = await watched((watch) =>
     measureLatency({
       ...options,
       ...watch,
       cpuTime,
+      ...(source === undefined ? {} : { lookup: source }),
       ...(load === undefined ? {} : { load }),
       ...(rules === undefined ? {} : { rules: readFileSync(rules, "utf8") }),
     }),
@@ -299,8 +304,9 @@ program
     "receive queues that share by RSS what no filter or rule names (default: 1)",
     number,
   )
-  .addOption(
-    new Option("--lookup <NAME>", "how the switch finds the port (default: learning)").choices(["learning"]),
+  .option(
+    "--lookup <NAME>",
+    "how the switch finds the port: learning, js, wasm, or a lookup of your own, FILE.mjs or FILE.wasm (default: learning)",
   )
   .option("--repeat <N>", "measured rounds (default: 7)", number)
   .option("--seed <N>", "for the order of sizes in imix (default: 1)", number)
@@ -374,7 +380,12 @@ program
 try {
   await program.parseAsync();
 } catch (error) {
-  if (error instanceof CaptureError || error instanceof RuleError || error instanceof RangeError)
+  if (
+    error instanceof CaptureError ||
+    error instanceof RuleError ||
+    error instanceof RangeError ||
+    error instanceof LookupError
+  )
     fail(error.message);
   throw error;
 }
