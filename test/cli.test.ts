@@ -50,6 +50,22 @@ test.each([
   [["pvp", "--load", "10k"], /--load is for --latency/],
   [["pvp", "--latency", "--load", "10g"], /"10g", expected frames a second, as 500, 10k or 2\.5M/],
   [["pvp", "--latency", "--in", SAMPLE], /--latency has no --in/],
+  [["pvp", "--lookup", "fast"], /--lookup: "fast", expected learning, js, wasm, FILE\.mjs or FILE\.wasm/],
+  [["pvp", "--lookup", "no-such.mjs"], /no-such\.mjs: no such file/],
+  [["pvp", "--lookup", "biome.wasm"], /biome\.wasm: no such file/],
+  [
+    ["pvp", "--lookup", "scripts/inputs.mjs"],
+    /inputs\.mjs: its default export is undefined, expected a function/,
+  ],
+  [
+    ["pvp", "--lookup", "dist/src/platform/iovtee.wasm"],
+    /lookup: imports "env\.lookup", expected to import "env\.memory" only/,
+  ],
+  [["pvp", "--lookup", "dist/lookup/by-mac.shared.wasm"], /the host's memory isn't shared/],
+  [
+    ["pvp", "--lookup", "js", "--lcores", "nic,host+guest"],
+    /switch0 has a function, and was to run on a worker/,
+  ],
 ])("%j is refused with one clear line and exit status 2", (args, message) => {
   const { status, stderr } = run(...args);
   expect(stderr).toMatch(message);
@@ -146,6 +162,45 @@ test("Ctrl-C tells what was measured and leaves a valid --out file", async () =>
   for (const { data } of readCapture(out)) frames += data.length === 60 ? 1 : 0;
   expect(frames).toBeGreaterThan(1000);
 });
+
+test.each([
+  ["js"],
+  ["wasm"],
+  ["examples/lookup/by-mac.mjs"],
+  ["dist/lookup/by-mac.wasm"],
+  ["wasm", "--lcores", "nic,host+guest"],
+  ["js", "--lcores", "nic+host,guest"],
+  ["js", "--latency", "--load", "100k"],
+])(
+  "--lookup %s %s %s: every frame comes back, copied as often as by the learning bridge",
+  (lookup, ...more) => {
+    const { status, stdout } = run(
+      ...[
+        "pvp",
+        "--lookup",
+        lookup,
+        "--guests",
+        "2",
+        "--size",
+        "64",
+        "--packets",
+        "2000",
+        "--json",
+        "-",
+        ...more,
+      ],
+      ...(more.includes("--latency") ? [] : ["--repeat", "1"]),
+    );
+    const { runs } = JSON.parse(stdout);
+    expect(runs).toMatchObject([
+      { attach: "vhost", lost: 0, duplicated: 0, corrupt: 0 },
+      { attach: "iovtee", lost: 0, duplicated: 0, corrupt: 0 },
+    ]);
+    if (!more.includes("--latency"))
+      expect(runs).toMatchObject([{ copiesPerPacket: 2 }, { copiesPerPacket: 1 }]);
+    expect(status).toBe(0);
+  },
+);
 
 test("--chain and --guests: every frame comes back", () => {
   const text = execFileSync(
