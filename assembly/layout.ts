@@ -1065,6 +1065,9 @@ export enum Lcore {
   patience = 16,
   /** How often it looks at `command` after a turn that moved nothing, before the next: others need the lines it polls. */
   pause = 20,
+  /** Lookups in WebAssembly that it may meet, written by whoever controls the lcore, and those that its thread has. */
+  lookups = 24,
+  lookupsLoaded = 28,
   /** Counts the rings; what a sleeping lcore waits on. */
   doorbell = 64,
   /** 1: it sleeps or is about to, and wants to be woken. */

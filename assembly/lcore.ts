@@ -93,7 +93,7 @@ export class Lcores {
   }
 
   /**
-   * So many turns, which `begins` or goes on; false when it is told to stop. Who runs for ever calls it again and again:
+   * So many turns, or fewer where a lookup is to be loaded, which `begins` or goes on; false when it is told to stop. Who runs for ever calls it again and again:
    * engines replace code by a faster one only where it is called anew.
    */
   static run(lcore: usize, turns: u32, begins: bool): bool {
@@ -102,6 +102,8 @@ export class Lcores {
     while (goesOn && turns--) {
       goesOn = Lcores.listen(lcore);
       if (!goesOn) break;
+      // Its thread is to load one first, which it can do only outside.
+      if (load<u32>(lcore, Lcore.lookups) != load<u32>(lcore, Lcore.lookupsLoaded)) break;
       Count.add(lcore + Lcore.turns, 1);
       if (!load<u32>(lcore, Lcore.active)) Lcores.sleep(lcore);
       else if (!Lcores.turn(lcore)) {

@@ -293,6 +293,13 @@ export class Host implements Counted {
     for (const lcore of this.lcores) void lcore.stop();
   }
 
+  addLookup(lookup: WebAssembly.Module): { place: number; stateBytes: number } {
+    const known = this.core.lookupModules.length;
+    const added = this.core.addLookup(lookup);
+    if (this.core.lookupModules.length > known) for (const lcore of this.lcores) lcore.addLookup(lookup);
+    return added;
+  }
+
   wake(): void {
     this.#wake();
   }

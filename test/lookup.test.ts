@@ -585,6 +585,25 @@ describe("on lcores", () => {
     expect(known()).toBe(before);
   });
 
+  test("modules that come while it runs are loaded before they are called, whatever the order", async () => {
+    const r = await launched("learning");
+    const numbers = Array.from({ length: 160 }, (_, i) => i);
+    for (const module of [byMac(true), toPortOfState(true), byMac(true)]) {
+      r.sw.lookup = toPortOfState(true);
+      r.sw.lookup = module;
+      if (r.sw.lookupState.length === 8) r.sw.lookup = "learning";
+      expect(roundTrips(r, 160)).toEqual(numbers);
+    }
+    expect(r.core.lookupModules).toHaveLength(6);
+    r.host.stop();
+    await r.done;
+    const { done } = await r.host.launch([r.sw, r.guest]);
+    r.sw.lookup = byMac(true);
+    expect(roundTrips(r, 160)).toEqual(numbers);
+    r.host.stop();
+    await done;
+  });
+
   test("a function is refused for a switch on a worker, before anything starts and while it runs", async () => {
     const r = await rig({ attach: "vhost" }, 1, { shared: true });
     r.sw.lookup = () => {};

@@ -17,6 +17,11 @@ export interface HostMemory {
   paused<T>(change: () => T): T;
   /** Sets the core's clock, by which addresses age and rates are kept. */
   tick(): void;
+  /**
+   * Has a lookup in WebAssembly ready wherever the host's switches run; called within `paused`.
+   * @returns and @throws as `Core.addLookup`
+   */
+  addLookup(lookup: WebAssembly.Module): { place: number; stateBytes: number };
   /** There is something to poll: an idle `run()` on this thread goes on at once. */
   wake(): void;
 }

@@ -59,7 +59,11 @@ export class WorkerLcore {
       this.#end = resolve;
     });
     // It touches nothing before it has looked at its command.
-    core.setFields(address, { [Lcore.asleep]: 0, [Lcore.parked]: LcoreParked.YES });
+    core.setFields(address, {
+      [Lcore.asleep]: 0,
+      [Lcore.parked]: LcoreParked.YES,
+      [Lcore.lookups]: core.lookupModules.length,
+    });
     this.#command(LcoreCommand.RUN);
     this.running = new Promise((resolve, reject) => {
       this.ended.then((error) => (error ? reject(error) : resolve()));
@@ -106,6 +110,12 @@ export class WorkerLcore {
       if (performance.now() > end) throw new LcoreError(this.name, `doesn't answer within ${ANSWER_MS} ms`);
       waitBriefly(new Int32Array(this.core.memory.buffer), (this.address + Lcore.parked) >> 2);
     }
+  }
+
+  /** While it is paused: another lookup, the last of `core.lookupModules`, which it loads when it goes on. */
+  addLookup(lookup: WebAssembly.Module): void {
+    this.#thread?.post(lookup);
+    this.core.setU32(this.address + Lcore.lookups, this.core.lookupModules.length);
   }
 
   /** Ends a pause. One that is to stop does so now. */

@@ -8,14 +8,24 @@ const TURNS = 65536;
 
 // Not awaited at the top level: bundlers make scripts of workers that aren't modules.
 async function main(): Promise<void> {
-  const { start, tell } = await started();
+  const { start, tell, nextLookup } = await started();
   try {
     const core = await Core.attach(start.memory, start.module);
-    for (const lookup of start.lookups) core.addLookup(lookup);
+    const load = (lookup: WebAssembly.Module) => {
+      core.addLookup(lookup);
+      core.setU32(start.lcore + Lcore.lookupsLoaded, core.lookupModules.length);
+    };
+    core.setU32(start.lcore + Lcore.lookupsLoaded, 0);
+    for (const lookup of start.lookups) load(lookup);
     try {
       let goesOn = core.exports.runLcore(start.lcore, 0, true);
       tell({ is: "running" });
-      while (goesOn) goesOn = core.exports.runLcore(start.lcore, TURNS, false);
+      while (goesOn) {
+        // It comes back early where there is one more.
+        const missing = core.u32(start.lcore + Lcore.lookups) - core.lookupModules.length;
+        for (let i = 0; i < missing; i++) load(await nextLookup());
+        goesOn = core.exports.runLcore(start.lcore, TURNS, false);
+      }
     } catch (error) {
       // Whoever waits for it to pause may be unable to hear of it now. Where it was a lookup that trapped, nothing is half
       // done.

@@ -2,8 +2,10 @@
 import {
   compileOnce,
   type Files,
+  Inbox,
   type Runtime,
   type SharedMemory,
+  type Started,
   type Thread,
   type ThreadMessage,
   type ThreadStart,
@@ -56,8 +58,8 @@ export function pause(): Promise<void> {
 /** How long a thread that was ended may take to be gone, in milliseconds: Chromium lets a program run for 2 s more. */
 const GONE_MS = 5000;
 
-/** What a worker is sent: what it is started with, and the name of the lock that it holds as long as it lives. */
-interface Started {
+/** What a worker is sent first: what it is started with, and the name of the lock that it holds as long as it lives. */
+interface First {
   start: ThreadStart;
   life: string;
 }
@@ -75,8 +77,9 @@ export function startThread(
     event.preventDefault(); // told where it can be dealt with, and no error of the page's
     ended(event.message || "its worker's program couldn't be loaded");
   };
-  worker.postMessage({ start, life } satisfies Started);
+  worker.postMessage({ start, life } satisfies First);
   return {
+    post: (lookup) => worker.postMessage(lookup),
     terminate: async () => {
       worker.terminate(); // doesn't wait: only when its lock is free is it gone
       await navigator.locks.request(life, { signal: AbortSignal.timeout(GONE_MS) }, () => {}).catch(() => {});
@@ -84,12 +87,18 @@ export function startThread(
   };
 }
 
-/** A page's worker is sent what it is started with. */
-export function started(): Promise<{ start: ThreadStart; tell: (message: ThreadMessage) => void }> {
+/** A page's worker is sent what it is started with, then lookups. */
+export function started(): Promise<Started> {
+  const lookups = new Inbox<WebAssembly.Module>();
   return new Promise((resolve) => {
-    self.onmessage = ({ data: { start, life } }: MessageEvent<Started>) => {
+    self.onmessage = ({ data: { start, life } }: MessageEvent<First>) => {
+      self.onmessage = ({ data }: MessageEvent<WebAssembly.Module>) => lookups.put(data);
       void navigator.locks.request(life, () => {
-        resolve({ start, tell: (message) => self.postMessage(message) });
+        resolve({
+          start,
+          tell: (message) => self.postMessage(message),
+          nextLookup: () => lookups.next(),
+        });
         return new Promise(() => {}); // for good
       });
     };

@@ -5,8 +5,10 @@ import { parentPort, Worker, workerData } from "node:worker_threads";
 import {
   compileOnce,
   type Files,
+  Inbox,
   type Runtime,
   type SharedMemory,
+  type Started,
   type Thread,
   type ThreadMessage,
   type ThreadStart,
@@ -62,14 +64,21 @@ export function startThread(
     ended(why ?? (code === 0 ? undefined : `its worker ended with exit code ${code}`)),
   );
   return {
+    post: (lookup) => worker.postMessage(lookup),
     terminate: async () => {
       await worker.terminate();
     },
   };
 }
 
-export async function started(): Promise<{ start: ThreadStart; tell: (message: ThreadMessage) => void }> {
-  return { start: workerData as ThreadStart, tell: (message) => parentPort?.postMessage(message) };
+export async function started(): Promise<Started> {
+  const lookups = new Inbox<WebAssembly.Module>();
+  parentPort?.on("message", (lookup) => lookups.put(lookup));
+  return {
+    start: workerData as ThreadStart,
+    tell: (message) => parentPort?.postMessage(message),
+    nextLookup: () => lookups.next(),
+  };
 }
 
 export const files: Files | undefined = fs;

@@ -19,8 +19,8 @@ export interface Platform {
     told: (message: ThreadMessage) => void,
     ended: (why?: string) => void,
   ): Thread;
-  /** In such a thread: what it was started with, and how it tells. */
-  started(): Promise<{ start: ThreadStart; tell: (message: ThreadMessage) => void }>;
+  /** In such a thread: what it was started with, how it tells, and the next lookup that was posted to it. */
+  started(): Promise<Started>;
   /** Files, where the platform has them. */
   readonly files: Files | undefined;
 }
@@ -45,11 +45,20 @@ export interface ThreadStart {
   lcore: number;
 }
 
+/** What a thread finds when it starts. */
+export interface Started {
+  start: ThreadStart;
+  tell: (message: ThreadMessage) => void;
+  nextLookup: () => Promise<WebAssembly.Module>;
+}
+
 /** What a thread tells: that it runs, that it has stopped as it was told, or why it failed. */
 export type ThreadMessage = { is: "running" } | { is: "stopped" } | { is: "failed"; why: string };
 
 /** A thread, seen from the one that started it. */
 export interface Thread {
+  /** Another lookup: its `nextLookup` gives it. */
+  post(lookup: WebAssembly.Module): void;
   /** Ends it, wherever it is; resolves when it touches nothing any more. */
   terminate(): Promise<void>;
 }
@@ -68,6 +77,26 @@ export interface Files {
   writeSync(file: number, from: Uint8Array, offset: number, length: number): number;
   ftruncateSync(file: number, length: number): void;
   closeSync(file: number): void;
+}
+
+/** Values in the order in which they came, for who comes for one sooner or later. */
+export class Inbox<T> {
+  readonly #values: T[] = [];
+  #waiting: ((value: T) => void) | undefined;
+
+  put(value: T): void {
+    if (this.#waiting) this.#waiting(value);
+    else this.#values.push(value);
+    this.#waiting = undefined;
+  }
+
+  next(): Promise<T> {
+    const [value] = this.#values.splice(0, 1);
+    if (value !== undefined) return Promise.resolve(value);
+    return new Promise((resolve) => {
+      this.#waiting = resolve;
+    });
+  }
 }
 
 /** `compile`, called once for each build; once more where it failed. */

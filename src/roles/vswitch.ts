@@ -135,8 +135,8 @@ export class VSwitch {
   }
 
   /**
-   * @throws RangeError for a module that isn't a lookup, and, while the switch runs on a worker, for a function, and for a
-   *   module that none of the host's switches had when the worker was started; then nothing has changed
+   * @throws RangeError for a module that isn't a lookup, and for a function while the switch runs on a worker; then nothing
+   *   has changed
    */
   set lookup(lookup: Lookup) {
     this.host.paused(() => this.#setLookup(lookup));
@@ -152,13 +152,7 @@ export class VSwitch {
     let place = 0;
     let state: { id: number; bytes: Uint8Array } | undefined;
     if (lookup instanceof WebAssembly.Module) {
-      const known = core.lookupModules.includes(lookup);
-      if (this.#isAway() && !known) {
-        throw new RangeError(
-          `lookup: a new module for ${this.name}, which runs on a worker; expected one that a switch of the host had before`,
-        );
-      }
-      const added = core.addLookup(lookup);
+      const added = this.host.addLookup(lookup);
       place = added.place;
       if (added.stateBytes > 0) {
         const { id, address } = core.place(
