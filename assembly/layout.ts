@@ -1273,7 +1273,7 @@ export enum RteFlowMask {
   wordCount = 81,
   /** Rules under it. */
   rules = 84,
-  /** u64: rank of the first of them. */
+  /** u64: none of them has a lower rank. */
   best = 88,
   SIZE = 96,
 }

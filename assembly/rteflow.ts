@@ -443,15 +443,8 @@ export class RteFlows {
     const m = RteFlows.maskAt(t, number);
     const left = load<u32>(m, RteFlowMask.rules) - 1;
     store<u32>(m, left, RteFlowMask.rules);
-    if (left && load<u64>(rule, RteFlow.rank) != load<u64>(m, RteFlowMask.best)) return;
-    let best: u64 = u64.MAX_VALUE;
-    const capacity = load<u32>(t, RteFlowTable.capacity);
-    for (let i: u32 = 1; left && i <= capacity; i++) {
-      const other = RteFlows.ruleAt(t, i);
-      if (!load<u32>(other, RteFlow.used) || load<u16>(other, RteFlow.under) != <u16>number) continue;
-      best = min(best, load<u64>(other, RteFlow.rank));
-    }
-    RteFlows.rank(t, number, best);
+    // With others left it keeps its place: too far in front it costs a look, no more.
+    if (!left) RteFlows.rank(t, number, u64.MAX_VALUE);
   }
 
   /** Puts a mask in its place among the others, whose first rule has this rank now; takes out one that has no rule. */

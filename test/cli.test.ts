@@ -17,6 +17,7 @@ test("--help shows an example, for each command", () => {
     ["bench", "--help"],
     ["scale", "--help"],
     ["explain", "--help"],
+    ["rte-flow", "check", "--help"],
     ["demo", "--help"],
   ]) {
     const { status, stdout } = run(...args);
@@ -66,6 +67,10 @@ test.each([
     ["pvp", "--lookup", "js", "--lcores", "nic,host+guest"],
     /switch0 has a function, and was to run on a worker/,
   ],
+  [["pvp", "--latency", "--flow", SAMPLE], /--latency has no --flow/],
+  [["pvp", "--flow", "no-such.txt"], /no-such\.txt: no such file/],
+  [["pvp", "--queues", "65"], /queues: 65, expected a whole number from 1 to 64/],
+  [["pvp", "--queues", "2", "--in", SAMPLE], /queues: 2 with a capture/],
 ])("%j is refused with one clear line and exit status 2", (args, message) => {
   const { status, stderr } = run(...args);
   expect(stderr).toMatch(message);
@@ -324,4 +329,80 @@ test("scale serves all guests alike, and leaves alone those without traffic", ()
     expect(Math.min(...one.perGuest)).toBeGreaterThan(0);
     expect(one.jain).toBeGreaterThan(0.95);
   }
+});
+
+const FLOWS = join(folder, "flows.txt");
+function flows(...lines: string[]): string {
+  writeFileSync(
+    FLOWS,
+    `# rules for the generator's frames: UDP from port 1024 on to port 9\n\n${lines.join("\n")}\n`,
+  );
+  return FLOWS;
+}
+
+test("rte-flow check prints what testpmd prints, or where a line is wrong", () => {
+  const rule = "ingress pattern eth / ipv4 / udp dst is 53 / end actions drop / end";
+  const good = run(
+    "rte-flow",
+    "check",
+    flows(`flow create 0 ${rule}`, "flow destroy 0 rule 0", `flow create 0 priority 2 ${rule}`),
+  );
+  expect(good.stdout.split("\n")).toEqual([
+    "Flow rule #0 created",
+    "Flow rule #0 destroyed",
+    "Flow rule #1 created",
+    "ID\tPrio\tRule",
+    `1\t2\tpriority 2 ${rule}`,
+    "",
+  ]);
+  const bad = run(
+    "rte-flow",
+    "check",
+    flows(`flow create 0 ${rule}`, `flow create 0 ${rule.replace("53", "70000")}`),
+  );
+  expect(bad.stderr).toBe('iovtee: flow: line 4, column 55: "70000", expected a number from 0 to 65535\n');
+  expect(bad.status).toBe(2);
+  const queue = run("rte-flow", "check", flows(`flow create 0 ${rule.replace("drop", "queue index 4")}`));
+  expect(queue.stderr).toMatch(/line 3, column 84: "4", expected a receive queue that the card has/);
+});
+
+test.each([[], ["--no-flow-offload"]])(
+  "pvp --flow: what rules drop isn't lost, and the report has what they matched %s",
+  (...more) => {
+    const file = flows(
+      "flow create 0 ingress pattern eth / ipv4 / udp src spec 0x400 src mask 0x403 / end actions drop / end",
+      "flow create 0 priority 1 ingress pattern eth / ipv4 / udp dst is 9 / end actions rss queues 0 2 end / mark id 5 / end",
+      "flow create 0 priority 1 ingress pattern eth / ipv6 / end actions drop / end",
+    );
+    const args = [
+      "--attach",
+      "vhost",
+      "--size",
+      "64",
+      "--packets",
+      "4096",
+      "--repeat",
+      "2",
+      "--queues",
+      "3",
+      "--json",
+      "-",
+    ];
+    const { status, stdout } = run("pvp", "--flow", file, ...args, ...more);
+    const [report] = JSON.parse(stdout).runs;
+    expect(report).toMatchObject({ packets: 8192, lost: 0, duplicated: 0, reordered: 0, corrupt: 0 });
+    expect(report.flows.map((one: { hits: number }) => one.hits)).toEqual([2048, 6144, 0]);
+    expect(Object.keys(report.drops)).toEqual(["rxFlowDrop"]);
+    expect(status).toBe(0);
+  },
+);
+
+test("pvp refuses rules that it can't follow before there is traffic", () => {
+  const file = flows("flow create 0 ingress pattern eth / end actions queue index 1 / end");
+  const { status, stdout, stderr } = run("pvp", "--flow", file, "--attach", "iovtee");
+  expect(stderr).toMatch(
+    /line 3, column 61: "1", expected another queue, or a pattern with the guest's own eth dst/,
+  );
+  expect([status, stdout]).toEqual([2, ""]);
+  expect(run("pvp", "--flow", file, "--attach", "sriov").stderr).toMatch(/flow: rules for the host's queues/);
 });
