@@ -1,7 +1,7 @@
 /** SR-IOV and passthrough: what the card's embedded switch does with a frame, its functions, and their guests. */
 import { afterEach, describe, expect, test } from "vitest";
 import { Driver, Fault, FunctionRing, Guest as GuestLayout, Lcore } from "../assembly/layout.ts";
-import { Host, type HostOptions, type VfOptions } from "../src/index.ts";
+import { Host, type HostOptions, LcoreError, pvp, type VfOptions } from "../src/index.ts";
 import { FrameGenerator } from "../src/ports/generator.ts";
 import { BROADCAST, ether, tagged, taken } from "./frames.ts";
 import { FunctionDriver } from "./harness/function-driver.ts";
@@ -716,5 +716,58 @@ describe("guests", () => {
     expect(back).toBe(2);
     host.stop();
     await done;
+  });
+
+  test("an lcore that is killed: its guests are restarted, and get what comes from then on", async () => {
+    const host = await create({ shared: true });
+    const nic = host.nic();
+    const guests = [0, 1].map(() => host.guest({ attach: "sriov", nic, ring: 64 }));
+    for (let round = 0; round < 3; round++) {
+      const { done } = await host.launch(guests);
+      for (let i = 0; i < 50; i++) {
+        nic.receive(Array.from({ length: 16 }, (_, k) => frame(guests[k % 2]!.mac, WIRE)));
+        nic.transmit();
+      }
+      await host.lcores[0]?.kill();
+      const error = await done.catch((one) => one);
+      expect(error).toBeInstanceOf(LcoreError);
+      expect(error.recovered.guests).toEqual(["guest0"]);
+      while (host.drain() > 0 || nic.transmit() > 0) {} // what the other still had
+      nic.receive(guests.map((guest) => frame(guest.mac, WIRE)));
+      host.drain();
+      expect(nic.transmit()).toBe(2);
+    }
+  });
+
+  test("pvp: no copy and no notification, each frame checked; on one thread and on lcores; a port for one guest", async () => {
+    const options = { attach: ["passthrough", "sriov"], packets: 5000, repeat: 1 } as const;
+    const exact = {
+      ...{ copiesPerPacket: 0, bytesCopiedPerPacket: 0, notificationsPerPacket: 0 },
+      ...{ lost: 0, duplicated: 0, reordered: 0, corrupt: 0, drops: {} },
+    };
+    const { runs } = await pvp({ ...options, attach: [...options.attach], size: [64, "imix", 2000] });
+    expect(runs).toHaveLength(6);
+    for (const run of runs) expect(run).toMatchObject({ packets: 5000, ...exact });
+    const many = await pvp({ attach: ["sriov"], guests: 64, size: [64], packets: 5000, repeat: 1 });
+    expect(many.runs).toMatchObject([{ packets: 5000, ...exact }]);
+    const inRow = await pvp({ chain: ["sriov", "sriov"], size: [64], packets: 5000, repeat: 1 });
+    expect(inRow.runs).toMatchObject([{ attach: "sriov,sriov", packets: 5000, ...exact }]);
+    const { notificationsPerPacket: _, ...checked } = exact; // guests may fall asleep
+    const lcores = await pvp({
+      ...options,
+      attach: [...options.attach],
+      size: [64],
+      lcores: ["nic+host", "guest"],
+    });
+    for (const run of lcores.runs) expect(run).toMatchObject({ packets: 5000, ...checked });
+    await expect(pvp({ attach: ["passthrough"], guests: 2 })).rejects.toThrow(
+      `nic0: its port is guest0's by "passthrough"`,
+    );
+    await expect(pvp({ attach: ["sriov"], guests: 257 })).rejects.toThrow(
+      "nic0: 256 virtual functions already, expected at most as many",
+    );
+    await expect(pvp({ chain: ["sriov", "vhost"] })).rejects.toThrow(
+      "chain: sriov,vhost, expected passthrough and sriov not beside what is connected by the switch",
+    );
   });
 });
