@@ -118,7 +118,7 @@ test("every field of a descriptor and every register may be anything", async () 
         expect(whole()).toBe(true);
       },
     ),
-    { seed: 4, numRuns: 60 },
+    { seed: 4, numRuns: 30 },
   );
   expect([...seen]).toEqual(expect.arrayContaining(["address", "length", "tail"]));
 });
@@ -147,7 +147,7 @@ test("a guest whose own memory is overwritten, rings and buffers, goes on with w
         expect(whole()).toBe(true);
       },
     ),
-    { seed: 5, numRuns: 60 },
+    { seed: 5, numRuns: 30 },
   );
 });
 

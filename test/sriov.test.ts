@@ -1,7 +1,7 @@
 /** SR-IOV and passthrough: what the card's embedded switch does with a frame, its functions, and their guests. */
 import { afterEach, describe, expect, test } from "vitest";
-import { Driver, Fault, Guest as GuestLayout, Lcore } from "../assembly/layout.ts";
-import { Host, type HostOptions, type VfOptions } from "../src/index.ts";
+import { Driver, Fault, FunctionRing, Guest as GuestLayout, Lcore } from "../assembly/layout.ts";
+import { Host, type HostOptions, LcoreError, pvp, type VfOptions } from "../src/index.ts";
 import { FrameGenerator } from "../src/ports/generator.ts";
 import { BROADCAST, ether, tagged, taken } from "./frames.ts";
 import { FunctionDriver } from "./harness/function-driver.ts";
@@ -196,27 +196,28 @@ describe("the embedded switch", () => {
     expect(r.stats(0).txPackets).toBe(60);
   });
 
-  test("the packet buffer's end, and a full one: frames wait in the rings, in order", async () => {
+  test("the packet buffer's end, and a full one: frames wait in the rings, in order, and none is written behind it", async () => {
     const host = await Host.create();
+    const { core } = host;
     const nic = host.nic({ packetBuffer: 40_000 });
-    const driver = new FunctionDriver(host, nic.createVf({ mac: mac(0) }));
+    const vf = nic.createVf({ mac: mac(0) });
+    const driver = new FunctionDriver(host, vf);
+    const made = (n: number) => frame(WIRE, mac(0), 60 + ((n * 97) % 1400), n & 255);
+    const queued = () => core.u32(vf.tx + FunctionRing.tail) - core.u32(vf.tx + FunctionRing.head);
     let expected = 0;
     let next = 0;
-    for (let round = 0; round < 40; round++) {
-      const n = 20 + (round % 30);
-      driver.send(
-        Array.from({ length: n }, () => frame(WIRE, mac(0), 60 + ((next * 97) % 1400), next++ & 255)),
-      );
-      while (
-        nic.transmit((some) => {
-          for (const one of some) {
-            expect(one).toEqual(frame(WIRE, mac(0), 60 + ((expected * 97) % 1400), expected & 255));
-            expected++;
-          }
-        }) > 0
-      ) {}
+    for (let round = 0; round < 200; round++) {
+      driver.send(Array.from({ length: Math.min(64 - queued(), 20) }, () => made(next++)));
+      // Some of those that wait go out: the rest stays where it is.
+      const waiting = nic.toTransmit();
+      const n = Math.min(waiting.length, 5 + (round % 31));
+      for (const one of waiting.slice(0, n)) expect(one).toEqual(made(expected++));
+      core.exports.transmitted(nic.address, n);
     }
-    expect(expected).toBe(next);
+    expect(expected).toBeGreaterThan(1000);
+    // Behind the buffer stands the function itself.
+    expect(vf).toMatchObject({ link: true, spoofCheck: true, rate: 0, promiscuous: false });
+    expect(host.stats().functions).toMatchObject([{ txPackets: next - queued(), drops: {}, faults: {} }]);
   });
 });
 
@@ -242,6 +243,8 @@ describe("what the host sets of a function", () => {
     trusted!.promiscuous = true;
     elsewhere!.promiscuous = true;
     expect(Object.keys(sent(r, "wire", frame(mac(1), WIRE)))).toEqual(["0", "1"]);
+    r.nic.receive([frame(mac(0), WIRE)]);
+    expect(r.out()).toEqual({ 0: [frame(mac(0), WIRE)] }); // its own once
     expect(Object.keys(sent(r, 1, frame(WIRE, mac(1))))).toEqual(["0", "wire"]);
     expect(Object.keys(sent(r, "wire", frame(HOST, WIRE)))).toEqual(["0", "host"]);
     trusted!.set({ trust: false });
@@ -253,7 +256,7 @@ describe("what the host sets of a function", () => {
     let now = 0;
     const r = await rig([{ rate: 8 }, {}], { clock: () => now }); // 8 Mbit/s are a byte a microsecond
     const [limited, free] = r.drivers;
-    limited?.send(Array.from({ length: 40 }, () => frame(WIRE, mac(0), 1000)));
+    limited?.send(Array.from({ length: 60 }, () => frame(WIRE, mac(0), 1000)));
     free?.send(Array.from({ length: 40 }, () => frame(WIRE, mac(1), 1000)));
     let from: (number | undefined)[] = [];
     const transmit = () => {
@@ -279,7 +282,7 @@ describe("what the host sets of a function", () => {
     expect(transmit()).toBe(10);
     limited?.vf.set({ rate: 0 });
     transmit();
-    expect(limited?.sent).toBe(40);
+    expect(limited?.sent).toBe(60);
     expect(r.stats(0).drops).toEqual({});
   });
 
@@ -713,5 +716,58 @@ describe("guests", () => {
     expect(back).toBe(2);
     host.stop();
     await done;
+  });
+
+  test("an lcore that is killed: its guests are restarted, and get what comes from then on", async () => {
+    const host = await create({ shared: true });
+    const nic = host.nic();
+    const guests = [0, 1].map(() => host.guest({ attach: "sriov", nic, ring: 64 }));
+    for (let round = 0; round < 3; round++) {
+      const { done } = await host.launch(guests);
+      for (let i = 0; i < 50; i++) {
+        nic.receive(Array.from({ length: 16 }, (_, k) => frame(guests[k % 2]!.mac, WIRE)));
+        nic.transmit();
+      }
+      await host.lcores[0]?.kill();
+      const error = await done.catch((one) => one);
+      expect(error).toBeInstanceOf(LcoreError);
+      expect(error.recovered.guests).toEqual(["guest0"]);
+      while (host.drain() > 0 || nic.transmit() > 0) {} // what the other still had
+      nic.receive(guests.map((guest) => frame(guest.mac, WIRE)));
+      host.drain();
+      expect(nic.transmit()).toBe(2);
+    }
+  });
+
+  test("pvp: no copy and no notification, each frame checked; on one thread and on lcores; a port for one guest", async () => {
+    const options = { attach: ["passthrough", "sriov"], packets: 5000, repeat: 1 } as const;
+    const exact = {
+      ...{ copiesPerPacket: 0, bytesCopiedPerPacket: 0, notificationsPerPacket: 0 },
+      ...{ lost: 0, duplicated: 0, reordered: 0, corrupt: 0, drops: {} },
+    };
+    const { runs } = await pvp({ ...options, attach: [...options.attach], size: [64, "imix", 2000] });
+    expect(runs).toHaveLength(6);
+    for (const run of runs) expect(run).toMatchObject({ packets: 5000, ...exact });
+    const many = await pvp({ attach: ["sriov"], guests: 64, size: [64], packets: 5000, repeat: 1 });
+    expect(many.runs).toMatchObject([{ packets: 5000, ...exact }]);
+    const inRow = await pvp({ chain: ["sriov", "sriov"], size: [64], packets: 5000, repeat: 1 });
+    expect(inRow.runs).toMatchObject([{ attach: "sriov,sriov", packets: 5000, ...exact }]);
+    const { notificationsPerPacket: _, ...checked } = exact; // guests may fall asleep
+    const lcores = await pvp({
+      ...options,
+      attach: [...options.attach],
+      size: [64],
+      lcores: ["nic+host", "guest"],
+    });
+    for (const run of lcores.runs) expect(run).toMatchObject({ packets: 5000, ...checked });
+    await expect(pvp({ attach: ["passthrough"], guests: 2 })).rejects.toThrow(
+      `nic0: its port is guest0's by "passthrough"`,
+    );
+    await expect(pvp({ attach: ["sriov"], guests: 257 })).rejects.toThrow(
+      "nic0: 256 virtual functions already, expected at most as many",
+    );
+    await expect(pvp({ chain: ["sriov", "vhost"] })).rejects.toThrow(
+      "chain: sriov,vhost, expected passthrough and sriov not beside what is connected by the switch",
+    );
   });
 });
