@@ -1,11 +1,12 @@
 /** Guests that are attached by netmap and by pipe: what it costs, whose each buffer is, and what a hostile one can do. */
 import fc from "fast-check";
-import { describe, expect, test } from "vitest";
+import { afterEach, describe, expect, test } from "vitest";
 import {
   Bridge,
   Guest as GuestLayout,
   Kind,
   Kring,
+  Lcore,
   NETMAP_FIRST,
   NetmapDriver,
   NetmapRing,
@@ -19,13 +20,13 @@ import {
   RxQueue,
   TxQueue,
 } from "../assembly/layout.ts";
-import { type Guest, type GuestOptions, Host, type NetmapBridge } from "../src/index.ts";
+import { type Guest, type GuestOptions, Host, LcoreError, type NetmapBridge } from "../src/index.ts";
 import { FrameGenerator } from "../src/ports/generator.ts";
 import { BROADCAST, frame, misplacedInPool, numberOf, sent, WIRE } from "./harness/host.ts";
 
 /** A card and one guest, by "netmap" on a switch or by "pipe" on a bridge. */
-async function rig(attach: "netmap" | "pipe", options: GuestOptions = {}) {
-  const host = await Host.create({ memory: 64 * 2 ** 20 });
+async function rig(attach: "netmap" | "pipe", options: GuestOptions = {}, shared = false) {
+  const host = await Host.create({ memory: 64 * 2 ** 20, shared });
   const nic = host.nic({ ring: 64, queues: 4 });
   const guest = host.guest({ attach, ring: 64, ...options });
   const sw = host.vswitch({ connect: attach === "netmap" ? [nic, guest] : [nic] });
@@ -298,4 +299,101 @@ describe("bad set-up", () => {
       "expected 1536 at least for two rings of 256 and a card",
     );
   });
+});
+
+describe.each(["netmap", "pipe"] as const)("by %s on lcores", (attach) => {
+  const running: Host[] = [];
+  afterEach(() => {
+    for (const host of running.splice(0)) host.stop();
+  });
+  /** Switch and guest on workers of their own; a bridge runs with the switch. */
+  async function launched() {
+    const r = await rig(attach, {}, true);
+    running.push(r.host);
+    const { done } = await r.host.launch([r.sw, r.guest]);
+    return { ...r, done };
+  }
+  /** Sends `n` frames, a few at a time, and gives the numbers of those that come back. */
+  function roundTrips(r: Netmaps, n: number, some: number): number[] {
+    const back: number[] = [];
+    for (let i = 0; i < n; i += some) {
+      r.nic.receive(Array.from({ length: some }, (_, k) => frame(r.guest.mac, i + k)));
+      const end = performance.now() + 5000;
+      for (let got = 0; got < some && performance.now() < end; )
+        if (r.nic.wait(100)) got += r.nic.transmit((frames) => back.push(...frames.map(numberOf)));
+    }
+    return back;
+  }
+  const numbers = (n: number) => Array.from({ length: n }, (_, i) => i);
+  const sleeps = ({ host, core }: Netmaps) =>
+    host.lcores.map(({ address }) => core.counter(address + Lcore.sleeps));
+
+  test("frames go there and back, each once, in order", async () => {
+    const r = await launched();
+    expect(roundTrips(r, 2000, 20)).toEqual(numbers(2000));
+    r.host.stop();
+    await r.done;
+    expect(wrongIn(r)).toEqual([]);
+  });
+
+  test("asleep before each frame, nobody misses one; a sync costs one notification at most", async () => {
+    const r = await launched();
+    for (const { address } of r.host.lcores) r.core.setU32(address + Lcore.patience, 1);
+    const isAsleep = () => r.host.lcores.every(({ address }) => r.core.u32(address + Lcore.asleep) === 1);
+    for (let i = 0; i < 200; i++) {
+      for (const end = performance.now() + 5000; !isAsleep() && performance.now() < end; ) {}
+      expect(roundTrips(r, 1, 1)).toEqual([0]);
+    }
+    for (const n of sleeps(r)) expect(n).toBeGreaterThanOrEqual(200);
+    r.host.stop();
+    await r.done;
+    const syncs = r.guest.netmap!.krings.map((kring) => r.core.counter(kring + Kring.syncs));
+    const { notifications } = ofGuest(r);
+    expect(notifications).toBeGreaterThanOrEqual(200);
+    expect(notifications).toBeLessThanOrEqual(syncs[0]! + syncs[1]!);
+    expect(wrongIn(r)).toEqual([]);
+  });
+
+  test.each([0, 1])("lcore %i is killed under load: no buffer is lost, and all goes on", async (which) => {
+    const r = await launched();
+    for (let i = 0; i < 3; i++) {
+      const load = setInterval(() => {
+        r.nic.receive(Array.from({ length: 32 }, (_, k) => frame(r.guest.mac, k)));
+        r.nic.transmit();
+      }, 1);
+      await new Promise((resume) => setTimeout(resume, 20));
+      await r.host.lcores[which]?.kill();
+      const error: unknown = await r.done.catch((reason) => reason);
+      clearInterval(load);
+      expect(error).toBeInstanceOf(LcoreError);
+      expect((error as LcoreError).recovered?.guests).toEqual([r.guest.name]);
+      r.host.drain();
+      for (let k = 0; k < 4; k++) {
+        sent(r);
+        r.host.drain();
+      }
+      expect(wrongIn(r)).toEqual([]);
+      expect(through(r, 32).length).toBe(32);
+      if (i < 2) r.done = (await r.host.launch([r.sw, r.guest])).done;
+    }
+  });
+});
+
+test("a netmap port of JavaScript wakes a switch that sleeps on a worker, and gets what it sends", async () => {
+  const host = await Host.create({ shared: true });
+  const [a, b] = [host.netmap(), host.netmap()];
+  const sw = host.vswitch({ connect: [a, b] });
+  const { done } = await host.launch([sw]);
+  for (const { address } of host.lcores) host.core.setU32(address + Lcore.patience, 1);
+  for (let i = 0; i < 100; i++) {
+    a.tx.buffer(a.tx.head).set(frame(BROADCAST, i));
+    a.tx.slot(a.tx.head).len = 60;
+    a.tx.head = a.tx.cur = a.tx.next(a.tx.head);
+    a.txsync();
+    for (const end = performance.now() + 5000; b.rxsync() === 0 && performance.now() < end; ) {}
+    expect(numberOf(b.rx.buffer(b.rx.head).subarray(0, 60))).toBe(i);
+    b.rx.head = b.rx.cur = b.rx.next(b.rx.head);
+  }
+  host.stop();
+  await done;
 });
