@@ -20,6 +20,7 @@ import {
   PacketFlag,
 } from "./layout";
 import { NativeDriver } from "./native-driver";
+import { NetmapDriver } from "./netmap/driver";
 import { Desc } from "./packet";
 import { Drivers } from "./virtqueue/driver";
 import { PackedDriver } from "./virtqueue/packed-driver";
@@ -47,6 +48,7 @@ export class Guests {
   static poll(g: usize): u32 {
     const kind = load<u32>(g, Guest.driver);
     if (kind == DriverKind.NATIVE) return Guests.turn<NativeDriver>(g);
+    if (kind == DriverKind.NETMAP) return Guests.turn<NetmapDriver>(g);
     return kind == DriverKind.PACKED ? Guests.turn<PackedDriver>(g) : Guests.turn<SplitDriver>(g);
   }
 
@@ -54,9 +56,13 @@ export class Guests {
   static arm(g: usize, on: bool): void {
     const rx: usize = load<u32>(g, Guest.rx);
     const tx: usize = load<u32>(g, Guest.tx);
-    if (load<u32>(g, Guest.driver) == DriverKind.NATIVE) {
+    const kind = load<u32>(g, Guest.driver);
+    if (kind == DriverKind.NATIVE) {
       NativeDriver.arm(rx, on);
       NativeDriver.arm(tx, on);
+    } else if (kind == DriverKind.NETMAP) {
+      NetmapDriver.arm(rx, on);
+      NetmapDriver.arm(tx, on);
     } else {
       Drivers.arm(rx, on);
       Drivers.arm(tx, on);

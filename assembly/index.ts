@@ -12,6 +12,8 @@ import { Ring, RxQueue, Virtqueue } from "./layout";
 import { Lcores } from "./lcore";
 import { Macs } from "./mactable";
 import { Mempool } from "./mempool";
+import { Bridges } from "./netmap/bridge";
+import { Pipes } from "./netmap/pipe";
 import { Card, Pmd } from "./nic";
 import { Rings } from "./ring";
 import { RteFlows } from "./rteflow";
@@ -170,4 +172,21 @@ export function reclaimMapping(mapping: usize, lcore: u32): void {
 }
 export function forgetMapping(mapping: usize): void {
   Mappings.forget(mapping);
+}
+
+// netmap
+
+/** Moves what was handed over to the transmit ring of one end of a pipe to the receive ring of the other. Returns the slots. */
+export function syncPipe(transmit: usize, receive: usize): u32 {
+  return Pipes.txsync(transmit, receive);
+}
+/** A port's user has something to send, and the host sleeps: rings for its poller (0: for nobody). */
+export function ringForNetmap(poller: usize): void {
+  Doorbell.ring(poller);
+}
+export function pollBridge(bridge: usize): u32 {
+  return Bridges.poll(bridge);
+}
+export function reclaimBridge(bridge: usize): void {
+  Bridges.reclaim(bridge);
 }

@@ -77,6 +77,8 @@ export enum Kind {
   PCI_FUNCTION = 24,
   VEB = 25,
   RTE_FLOW_TABLE = 32,
+  NETMAP_RING = 40,
+  BRIDGE = 41,
 }
 
 /**
@@ -264,6 +266,8 @@ export enum RxQueue {
   bell = 40,
   /** Where the driver follows rte_flow rules: Ring of the frames that they bring here from other queues. */
   brought = 52,
+  /** The bridge that takes from it instead of a switch, or 0. */
+  bridge = 44,
   running = 64,
   head = 68,
   /** First descriptor of the burst being written; published last. */
@@ -753,11 +757,210 @@ export enum DriverKind {
 }
 
 /**
- * A guest: a region, its virtio-net driver and a network function.
+ * A netmap ring: what its user and the host share (netmap.h, `struct netmap_ring`, with the two control blocks of
+ * `nm_csb_atok` and `nm_csb_ktoa`). It lies in the memory of the port that it is of.
  *
- * In the region, from guest address 0:
+ *     line 0  head | cur | needKick      written by the user
+ *     line 1  hwcur | hwtail | needKick  written by the host
+ *     line 2  slots ...                  16 bytes each, a power of two of them
+ *
+ * All indices are slot numbers. The user owns the slots [head, hwtail), the host the others; one slot of a ring is always
+ * the host's. Each slot has a buffer.
+ *
+ *         head    cur          hwtail
+ *     ----|-------|============|-------------   receive ring: [head, hwtail) are frames, of which the user has looked at
+ *         |<------ user ------>|                those before cur; transmit ring: the same are slots to be written
+ */
+export enum NetmapRing {
+  /** First slot that the user keeps: those before are handed over. */
+  head = 0,
+  /** First slot that it hasn't looked at. */
+  cur = 4,
+  /** Not 0: the user is about to sleep, and wants to be told of the next change of `hwtail`. */
+  needKick = 8,
+  /** First slot that the host hasn't taken note of, and first one that it keeps (`tail` of the user's). */
+  hwcur = 64,
+  hwtail = 68,
+  /** Not 0: the host is about to sleep, and wants to be told of the next change of `head`. */
+  hostNeedKick = 72,
+  slots = 128,
+}
+
+/** A slot, in netmap's one flat format (netmap.h, `struct netmap_slot`). */
+export enum NetmapSlot {
+  /** Number of its buffer in the port's memory. */
+  bufIdx = 0,
+  len = 4,
+  flags = 6,
+  /** Of an indirect buffer: its guest address (u64). */
+  ptr = 8,
+  SIZE = 16,
+}
+
+/** Flags of a slot, NS_* in netmap.h. */
+export enum SlotFlag {
+  /** `bufIdx` was changed. */
+  BUF_CHANGED = 1,
+  /** The user wants a notification when this has been sent. */
+  REPORT = 2,
+  /** Received: hand it on to the host's own stack. */
+  FORWARD = 4,
+  /** Its source is not to be learned. */
+  NO_LEARN = 8,
+  /** The frame is at `ptr`, not in the buffer. */
+  INDIRECT = 16,
+  /** The next slot continues this frame. */
+  MOREFRAG = 32,
+}
+
+/** Buffers 0 and 1 of netmap's memory are never in a slot: the first number that is. */
+export const NETMAP_FIRST = 2;
+/** Most slots of one frame (NM_VALE "NM_BDG_MAXFRAGS"). */
+export const NETMAP_FRAGMENTS = 64;
+
+/** Why a slot of the user's was not used. */
+export enum SlotRefusal {
+  /** No such buffer. */
+  INDEX = 0,
+  /** A buffer that isn't the user's now: it stands in another slot too, or the host has it. */
+  OWNER = 1,
+  /** Longer than the buffer, or a frame longer than any, or none. */
+  LENGTH = 2,
+  /** `ptr` leaves the guest's region, or there is none. */
+  INDIRECT = 3,
+  /** More than NETMAP_FRAGMENTS slots, or more than the ring has. */
+  FRAGMENTS = 4,
+  COUNT = 5,
+}
+
+/**
+ * The host's side of a netmap ring (netmap_kern.h, `struct netmap_kring`): host memory, never seen by the user. Buffer i
+ * of the port's memory is at `base + (i - NETMAP_FIRST) * stride`, and has room for `room` bytes.
+ */
+export enum Kring {
+  id = 0,
+  ring = 4,
+  mask = 8,
+  /** Whether its user may use it. */
+  running = 12,
+  base = 16,
+  stride = 20,
+  room = 24,
+  /** How many buffers there are. */
+  count = 28,
+  /** The guest's region, which indirect buffers must lie in: its address, and its bytes; 0: there are none. */
+  region = 32,
+  regionSize = 36,
+  /** Where the other end of a pipe owns the same memory: u8[count], which number owns each buffer; and whose this ring is. */
+  owners = 40,
+  owner = 44,
+  /** Poller of the user's that is rung for when it wants a notification, or 0. */
+  bell = 48,
+  /** Receive ring: rings to and from the host's own stack, which gets what is marked FORWARD; or 0. */
+  toStack = 52,
+  fromStack = 56,
+  /** Packet: what a slot's descriptor begins as: its owner, this. */
+  blank = 64,
+  /** As the host knows them: `head` as it was checked last, and the two that it has published. */
+  rhead = 80,
+  hwcur = 84,
+  hwtail = 88,
+  /** 1: the rest of a frame of too many slots is to come, and to be dropped. */
+  skipping = 92,
+  /** 1: a slot that was taken wants a notification. */
+  report = 96,
+  /** Transmit ring of a switch's port: first slot that the switch hasn't taken. */
+  taken = 100,
+  /** u64 counters: syncs that moved something, notifications sent, and how often the user's indices were wrong. */
+  syncs = 128,
+  notifications = 136,
+  reinits = 144,
+  /** u64 counters by SlotRefusal. */
+  refusals = 152,
+  /** u64 counters: frames handed to the host's stack, and those that found no room there. */
+  forwarded = 192,
+  forwardDrops = 200,
+  /** Packets: a frame of several slots, and as many buffers for it. */
+  scratch = 256,
+  SIZE = 2304, // scratch + 2 * NETMAP_FRAGMENTS * Packet.SIZE
+}
+
+/**
+ * The guest's driver of a netmap ring: its private memory. Fields that a virtqueue's driver has too stand where they do
+ * there (layout: `Driver`).
+ *
+ *     head    emptied    cur          hwtail
+ *     |------------------|============|         [head, cur) have no buffer of use any more: to be posted into
+ */
+export enum NetmapDriver {
+  ring = 4,
+  /** u8 by buffer: 1 while the guest has it. */
+  held = 8,
+  size = 16,
+  /** Flags of a slot that count: MOREFRAG of a receive ring, of a transmit ring none. */
+  flags = 20,
+  /** As in the `Kring`. */
+  base = 24,
+  mode = 28,
+  /** Next slot to post into, and next to take. */
+  head = 32,
+  cur = 40,
+  /** Slots that can be posted into. */
+  freeCount = 52,
+  stride = 56,
+  count = 60,
+  room = 64,
+  published = 76,
+  /** u64 counters: notifications sent to the host, slots that named no buffer that the host can have had. */
+  kicks = 96,
+  badSlots = 104,
+  /** Poller of the host's that is rung for when the host wants a notification, or 0. */
+  bell = 120,
+  SIZE = 128,
+}
+
+/**
+ * A bridge between a card and a netmap pipe's end: slots are swapped with the card's descriptors. All buffers are of one
+ * memory, the guest's region.
+ *
+ *     card's receive queue <- swap -> receive ring     transmit ring <- swap -> pool -> card's transmit ring
+ */
+export enum Bridge {
+  id = 0,
+  /** The card's receive queue of its own, and the card's transmit queue. */
+  queue = 4,
+  txQueue = 8,
+  /** Kring of the guest's receive ring, and of its transmit ring. */
+  rx = 12,
+  tx = 16,
+  /** Buffers that are nobody's else: the host's. */
+  pool = 20,
+  /** The lcore that runs it. */
+  lcore = 24,
+  burst = 28,
+  /** Counters, as of a switch's port (layout: `Port`). */
+  port = 32,
+  /** Of the frame that was received last. */
+  bytes = 36,
+  /** Packets: a burst of buffers. */
+  scratch = 64,
+  SIZE = 4160, // scratch + BURST_MAX * Packet.SIZE
+}
+
+/** Who owns a buffer of a bridge's memory, in `Kring.owners`: the host, or the guest; of a pipe's the ends 1 and 2. */
+export const OWNED_BY_HOST = 0;
+export const OWNED_BY_GUEST = 1;
+
+/**
+ * A guest: a region, its network driver and a network function.
+ *
+ * In the region, from guest address 0, with virtio-net:
  *
  *     | receive ring areas | transmit ring areas | indirect tables | buffers ... |
+ *
+ * with a netmap port:
+ *
+ *     | receive ring | transmit ring | buffers ... |
  */
 export enum Guest {
   id = 0,
@@ -921,6 +1124,8 @@ export enum PortKind {
   NIC = 1,
   VHOST = 2,
   RING = 3,
+  /** A netmap port: `to` and `from` are host's sides of its rings (layout: `Kring`). */
+  NETMAP = 4,
 }
 
 /** Why a frame was dropped at a port. */

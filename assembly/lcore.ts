@@ -10,6 +10,7 @@ import { Count } from "./count";
 import { Guests } from "./guest";
 import {
   Kind,
+  Kring,
   Lcore,
   LcoreCommand,
   LcoreParked,
@@ -20,6 +21,8 @@ import {
   Ring,
   RxQueue,
 } from "./layout";
+import { Bridges } from "./netmap/bridge";
+import { Krings } from "./netmap/kring";
 import { Pmd } from "./nic";
 import { Switching } from "./switch";
 import { Sync } from "./sync";
@@ -40,6 +43,7 @@ export class Lcores {
     const sw: usize = load<u32>(p, Poller.owner);
     const kind = load<u32>(p, Poller.kind);
     if (kind == Kind.GUEST) return Guests.poll(addr);
+    if (kind == Kind.BRIDGE) return Bridges.poll(addr);
     return kind == Kind.PORT
       ? Switching.pollPort(sw, addr)
       : Switching.pollQueue(sw, load<u32>(addr, RxQueue.port), addr);
@@ -225,7 +229,9 @@ export class Lcores {
     const addr: usize = load<u32>(p, Poller.addr);
     const what = load<u32>(p, Poller.kind);
     if (what == Kind.GUEST) Guests.arm(addr, on);
+    else if (what == Kind.BRIDGE) Bridges.arm(addr, on);
     else if (what == Kind.RX_QUEUE) Lcores.armQueue(addr, on);
+    else if (load<u32>(addr, Port.kind) == PortKind.NETMAP) Lcores.armNetmap(addr, on);
     else if (load<u32>(addr, Port.kind) == PortKind.VHOST) {
       const vq: usize = load<u32>(addr, Port.from);
       if (Device.isUsable(vq)) Device.arm(vq, on);
@@ -241,6 +247,15 @@ export class Lcores {
     if (Device.isUsable(vq)) Device.arm(vq, on && Pmd.wantsRefill(q));
   }
 
+  /** A netmap port waits for slots to send, and, where the host's stack is behind it, for that. */
+  static armNetmap(port: usize, on: bool): void {
+    Krings.arm(load<u32>(port, Port.from), on);
+    const rx: usize = load<u32>(port, Port.to);
+    if (!load<u32>(rx, Kring.toStack)) return;
+    Krings.arm(rx, on);
+    Sync.store<u32>(load<u32>(rx, Kring.fromStack) + Ring.armed, u32(on));
+  }
+
   /** How far a poller has got in the virtqueues that it empties, as one number. */
   static cursors(p: usize): u64 {
     const addr: usize = load<u32>(p, Poller.addr);
@@ -250,6 +265,7 @@ export class Lcores {
       const mapping: usize = load<u32>(addr, RxQueue.mapping);
       return mapping ? Device.cursor(load<u32>(mapping, Mapping.virtqueue)) : 0;
     }
+    if (what == Kind.BRIDGE) return 0;
     return load<u32>(addr, Port.kind) == PortKind.VHOST ? Device.cursor(load<u32>(addr, Port.from)) : 0;
   }
 

@@ -18,8 +18,10 @@ import {
   Destination,
   Drop,
   Kind,
+  Kring,
   Lookup,
   Mapping,
+  NetmapSlot,
   Nic,
   Packet,
   PacketFlag,
@@ -27,10 +29,13 @@ import {
   Port,
   PortKind,
   RxQueue,
+  SlotFlag,
   Switch,
 } from "./layout";
 import { Learning } from "./learning";
 import { Mempool } from "./mempool";
+import { Krings } from "./netmap/kring";
+import { NetmapPorts } from "./netmap/port";
 import { Card, Pmd } from "./nic";
 import { Desc, OWNER_AND_MARK } from "./packet";
 import { Rings } from "./ring";
@@ -61,6 +66,7 @@ export class Switching {
     const burst = load<u32>(sw, Switch.burst);
     const to = sw + Switch.packets;
     if (kind == PortKind.NIC) return Switching.pollNic(sw, port);
+    if (kind == PortKind.NETMAP) return Switching.pollNetmap(sw, port, to, burst);
     let n: u32 = 0;
     if (kind == PortKind.VHOST) {
       n = Device.isPacked(load<u32>(port, Port.from))
@@ -72,11 +78,54 @@ export class Switching {
     return n ? Switching.process(sw, port, n) : 0;
   }
 
+  static pollNetmap(sw: usize, port: usize, to: usize, burst: u32): u32 {
+    const n = NetmapPorts.rx(port, to, burst, BURST_DESCRIPTORS);
+    const moved = n ? Switching.process(sw, port, n) : 0;
+    NetmapPorts.sent(port);
+    const k: usize = load<u32>(port, Port.to);
+    if (!load<u32>(k, Kring.toStack)) return moved;
+    Switching.forwardToStack(sw, port, k);
+    const sent = Rings.dequeueBurst(load<u32>(k, Kring.fromStack), to, burst);
+    return moved + (sent ? Switching.process(sw, port, sent) : 0);
+  }
+
+  /** What a netmap port's user has given back marked FORWARD goes to the host's own stack (netmap.c, "host rings"). */
+  static forwardToStack(sw: usize, port: usize, k: usize): void {
+    Krings.prologue(k);
+    const mask = load<u32>(k, Kring.mask);
+    const head = load<u32>(k, Kring.rhead);
+    const list = sw + Switch.packets;
+    const spare = sw + Switch.spare;
+    let at = load<u32>(k, Kring.hwcur);
+    while (at != head) {
+      if (!(load<u16>(Krings.slot(k, at), NetmapSlot.flags) & SlotFlag.FORWARD)) {
+        at = (at + 1) & mask;
+        continue;
+      }
+      const taken = Krings.take(k, at, (head - at) & mask, list);
+      if (!taken) break;
+      at = (at + (taken >> 16)) & mask;
+      const segments = taken & 0xffff;
+      if (!segments) continue;
+      const got = Switching.copyToHost(sw, port, list, segments, Copy.header(list, segments), spare);
+      if (got && Rings.enqueueFrames(load<u32>(k, Kring.toStack), spare, got)) {
+        Count.add(k + Kring.forwarded, 1);
+        continue;
+      }
+      Count.add(k + Kring.forwardDrops, 1);
+      Switching.release(sw, spare, got, 0);
+    }
+    store<u32>(k, at, Kring.hwcur);
+  }
+
   static pollNic(sw: usize, port: usize): u32 {
     const nic: usize = load<u32>(port, Port.to);
     const queues = load<u32>(nic, Nic.rxQueues);
     let moved: u32 = 0;
-    for (let i: u32 = 0; i < queues; i++) moved += Switching.pollQueue(sw, port, Card.rxQueue(nic, i));
+    for (let i: u32 = 0; i < queues; i++) {
+      const q = Card.rxQueue(nic, i);
+      if (!load<u32>(q, RxQueue.bridge)) moved += Switching.pollQueue(sw, port, q);
+    }
     return moved;
   }
 
@@ -471,7 +520,8 @@ export class Switching {
       if (Device.isPacked(load<u32>(out, Port.to)))
         Vhost.tx<PackedDevice>(out, from, n, frames, headers, spare, alike);
       else Vhost.tx<SplitDevice>(out, from, n, frames, headers, spare, alike);
-    } else Switching.send(sw, out, kind, from, n, headers, spare, alike);
+    } else if (kind == PortKind.NETMAP) NetmapPorts.tx(out, from, n, frames, headers, spare, alike);
+    else Switching.send(sw, out, kind, from, n, headers, spare, alike);
   }
 
   /** To a NIC or a ring: host buffers are handed over, anything else is copied into host buffers first. */

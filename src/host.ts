@@ -19,6 +19,8 @@ import { place, type Role } from "./lcore/placement.ts";
 import { recover } from "./lcore/recover.ts";
 import { integer } from "./options.ts";
 import { FramePort } from "./ports/frame-port.ts";
+import { createNetmapMemory, type NetmapOptions, NetmapPort } from "./ports/netmap-port.ts";
+import { NetmapBridge } from "./roles/bridge.ts";
 import { Guest, type GuestOptions } from "./roles/guest.ts";
 import { Nic, type NicOptions } from "./roles/nic.ts";
 import { VSwitch, type VSwitchOptions } from "./roles/vswitch.ts";
@@ -28,10 +30,12 @@ export { DROP, FLOOD, LookupBurst, type LookupFunction, NORMAL } from "./core/lo
 export { LcoreError, WorkerLcore } from "./lcore/lcore.ts";
 export type { Role } from "./lcore/placement.ts";
 export { FramePort } from "./ports/frame-port.ts";
+export { type NetmapOptions, NetmapPort, NetmapRing, NetmapSlot, NS } from "./ports/netmap-port.ts";
+export { NetmapBridge } from "./roles/bridge.ts";
 export { type Attach, type FunctionName, Guest, type GuestOptions } from "./roles/guest.ts";
 export { Nic, type NicOptions } from "./roles/nic.ts";
 export { Iommu, PciFunction, type VfOptions } from "./roles/pci-function.ts";
-export { type Lookup, VSwitch, type VSwitchOptions } from "./roles/vswitch.ts";
+export { type Connectable, type Lookup, VSwitch, type VSwitchOptions } from "./roles/vswitch.ts";
 export type { HostStats, PortStats } from "./stats.ts";
 
 export interface HostOptions {
@@ -74,6 +78,7 @@ export class Host implements Counted {
   readonly nics: Nic[] = [];
   readonly guests: Guest[] = [];
   readonly switches: VSwitch[] = [];
+  readonly bridges: NetmapBridge[] = [];
   readonly ports: FramePort[] = [];
   readonly buffers: number;
   /** Whether its memory is shared: whether it can have lcores on workers. */
@@ -84,6 +89,7 @@ export class Host implements Counted {
   readonly #lcores: number[];
   #placed = new Map<Role, number>();
   #changing = 0;
+  #netmaps = 0;
   #stopped = true;
   #wake: () => void = () => {};
   readonly #clock: () => number;
@@ -130,6 +136,45 @@ export class Host implements Counted {
     const port = new FramePort(this, `port${this.ports.length}`);
     this.ports.push(port);
     return port;
+  }
+
+  /**
+   * Bridges a card to a guest that is attached by "pipe": frames for its MAC address go to it, and what it sends goes to the
+   * wire, past any switch, without a copy. On lcores it runs with the card's switch.
+   * @throws RangeError for a guest that is attached otherwise or bridged already, and where the memory or the card's queues
+   *   or filters are full
+   */
+  bridge(nic: Nic, guest: Guest): NetmapBridge {
+    return this.paused(() => {
+      const bridge = new NetmapBridge(this, `bridge${this.bridges.length}`, nic, guest);
+      this.bridges.push(bridge);
+      return bridge;
+    });
+  }
+
+  /**
+   * A netmap port for JavaScript, to be connected to a switch.
+   * @throws RangeError for an option out of range, and where the memory is full
+   */
+  netmap(options: NetmapOptions = {}): NetmapPort {
+    const name = `netmap${this.#netmaps++}`;
+    return new NetmapPort(this, name, createNetmapMemory(this.core, 1, options, name), 0, options.stack);
+  }
+
+  /**
+   * A netmap pipe: what one end sends the other receives, in the same buffers.
+   * @returns both ends, with as many buffers each
+   * @throws RangeError for an option out of range, and where the memory is full
+   */
+  netmapPipe(options: Omit<NetmapOptions, "stack"> = {}): [NetmapPort, NetmapPort] {
+    const name = `netmap${this.#netmaps++}`;
+    const memory = createNetmapMemory(this.core, 2, options, name);
+    const ends: [NetmapPort, NetmapPort] = [
+      new NetmapPort(this, `${name}{`, memory, 0),
+      new NetmapPort(this, `${name}}`, memory, 1),
+    ];
+    NetmapPort.join(...ends);
+    return ends;
   }
 
   /** Connects NICs, guests and ports; guests attached by "iovtee" are mapped to the first NIC among them. */
@@ -218,7 +263,7 @@ export class Host implements Counted {
     place(this, this.#lcores, placed);
     this.#placed = placed;
     this.#stopped = false;
-    emptyCaches(this.core, this.pool);
+    this.#emptyCaches();
     // From here on they may be paused, stopped, or die, whether they run already or not.
     this.lcores = lists.map((roles, i) => {
       const name = `lcore${i + 1} (${roles.map((role) => role.name).join(", ")})`;
@@ -252,11 +297,17 @@ export class Host implements Counted {
     // One that had something in hand may have left it half done.
     const harmed = [...died.keys()].filter((lcore) => !lcore.atRest);
     if (harmed.length > 0) this.#recover(harmed, [...died.values()]);
-    else emptyCaches(this.core, this.pool);
+    else this.#emptyCaches();
     this.#placed.clear();
     place(this, this.#lcores, this.#placed);
     const [error] = died.values();
     if (error) throw error;
+  }
+
+  /** No lcore keeps buffers in a cache that it may not have use for any more. */
+  #emptyCaches(): void {
+    for (const pool of [this.pool, ...this.bridges.map((bridge) => bridge.pool)])
+      emptyCaches(this.core, pool);
   }
 
   #recover(dead: WorkerLcore[], errors: LcoreError[]): void {

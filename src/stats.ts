@@ -6,15 +6,19 @@ import {
   FunctionDrop,
   PciFunction as FunctionLayout,
   Guest as GuestLayout,
+  Kring,
   Mapping,
   Nic as NicLayout,
   Port as PortLayout,
   Refusal,
   RxQueue,
+  SlotRefusal,
   Virtqueue,
 } from "../assembly/layout.ts";
 import type { Core } from "./core/core.ts";
 import type { HostMemory } from "./core/host-memory.ts";
+import { NetmapPort } from "./ports/netmap-port.ts";
+import type { NetmapBridge } from "./roles/bridge.ts";
 import { Guest } from "./roles/guest.ts";
 import type { Nic } from "./roles/nic.ts";
 import type { PciFunction } from "./roles/pci-function.ts";
@@ -33,6 +37,8 @@ export interface PortStats {
   /** Notifications (interrupts) sent to the guest. */
   notifications: number;
   drops: Record<string, number>;
+  /** netmap: how often the user's ring indices broke the rules, and were set back. */
+  reinits?: number;
 }
 
 /** Counters of a card's function, as the card has them: `rx` is what the guest got. */
@@ -52,6 +58,7 @@ export interface FunctionStats {
 }
 
 export interface HostStats {
+  /** Ports of switches, and bridges. */
   ports: PortStats[];
   nics: {
     rxPackets: number;
@@ -95,6 +102,7 @@ export interface Counted extends HostMemory {
   readonly nics: readonly Nic[];
   readonly guests: readonly Guest[];
   readonly switches: readonly VSwitch[];
+  readonly bridges: readonly NetmapBridge[];
 }
 
 const DROPS: [keyof typeof Drop, string][] = [
@@ -139,12 +147,24 @@ const FAULTS: [Fault, string][] = [
   [Fault.CHAIN, "chain"],
   [Fault.TAIL, "tail"],
 ];
+const SLOT_REFUSALS: [keyof typeof SlotRefusal, string][] = [
+  ["INDEX", "bufIdx"],
+  ["OWNER", "owner"],
+  ["LENGTH", "length"],
+  ["INDIRECT", "indirectPtr"],
+  ["FRAGMENTS", "fragments"],
+];
 
 /** All counters as they are now. */
 export function readStats(host: Counted): HostStats {
   const { core, pool } = host;
   return {
-    ports: host.switches.flatMap((sw) => sw.ports.map((port) => portStats(core, port))),
+    ports: [
+      ...host.switches.flatMap((sw) => sw.ports.map((port) => portStats(core, port))),
+      ...host.bridges.map(({ port, guest }) =>
+        portStats(core, { name: guest.name, address: port, of: guest }),
+      ),
+    ],
     nics: host.nics.map((nic) => nicStats(core, nic)),
     functions: host.nics.flatMap(({ functions }) => functions.map((one) => functionStats(core, one))),
     guests: host.guests.map((guest) => guestStats(core, guest)),
@@ -161,6 +181,8 @@ function portStats(core: Core, { name, address, of }: VSwitch["ports"][number]):
   const count = (field: PortLayout) => core.counter(address + field);
   const queues = of instanceof Guest ? [of.rxVirtqueue, of.txVirtqueue] : [];
   const ofQueues = (offset: number) => queues.reduce((n, vq) => n + core.counter(vq + offset), 0);
+  const krings = (of instanceof Guest ? of.netmap?.krings : of instanceof NetmapPort ? of.krings : []) ?? [];
+  const ofKrings = (offset: number) => krings.reduce((n, kring) => n + core.counter(kring + offset), 0);
   const dropped = DROPS.map(([key, label]): [string, number] => [
     label,
     count(PortLayout.drops + 8 * Drop[key]),
@@ -177,8 +199,16 @@ function portStats(core: Core, { name, address, of }: VSwitch["ports"][number]):
     txBytes: count(PortLayout.txBytes),
     copies: count(PortLayout.copies),
     copiedBytes: count(PortLayout.copiedBytes),
-    notifications: ofQueues(Virtqueue.notifications),
-    drops: counted([...dropped, ...refused]),
+    notifications: ofQueues(Virtqueue.notifications) + ofKrings(Kring.notifications),
+    drops: counted([
+      ...dropped,
+      ...refused,
+      ...SLOT_REFUSALS.map(([key, label]): [string, number] => [
+        `refused.${label}`,
+        ofKrings(Kring.refusals + 8 * SlotRefusal[key]),
+      ]),
+    ]),
+    ...(krings.length > 0 ? { reinits: ofKrings(Kring.reinits) } : {}),
   };
 }
 

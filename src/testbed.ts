@@ -81,7 +81,14 @@ export class Testbed {
     const guestBytes = Math.ceil((o.ring * 5000 + 64 * 2176) / 65536) * 65536 + o.ring * 300 + 32768;
     // What the card sends of functions, it reads first: all frames of a ring.
     const packetBuffer = bypass ? (o.ring + 64) * FRAME_ROOM : undefined;
-    const bytes = 8 * 1024 * 1024 + buffers * 2200 + count * (guestBytes + o.ring * 64) + (packetBuffer ?? 0);
+    // A pipe's memory has the card's buffers too.
+    const pipes = row.filter((attach) => attach === "pipe").length * o.guests;
+    const bytes =
+      8 * 1024 * 1024 +
+      buffers * 2200 +
+      count * (guestBytes + o.ring * 64) +
+      pipes * (o.ring * 9000 + 262144) +
+      (packetBuffer ?? 0);
     const host = await Host.create({ memory: bytes, buffers, shared: o.lcores !== undefined });
     const nic = host.nic({
       ring: cardRing,
@@ -110,15 +117,19 @@ export class Testbed {
         );
       }
     }
+    // A guest alone at the end of a pipe is bridged to the card; one in a row has a switch at the pipe's other end.
+    const bridged = chain === 1 ? guests.filter(({ attach }) => attach === "pipe") : [];
+    const connected = guests.filter((guest) => !bridged.includes(guest));
     const { lookup = "learning" } = o;
     const sw = bypass
       ? undefined
       : host.vswitch({
-          connect: [nic, ...guests],
+          connect: [nic, ...connected],
           burst: o.burst,
           lookup: typeof lookup === "function" ? lookup() : lookup,
         });
     nic.flow.runLines(o.flow ?? "");
+    for (const guest of bridged) host.bridge(nic, guest).burst = o.burst;
     const heads = guests.filter((_, i) => i % chain === 0);
     const places = o.lcores && host.shared ? parseLcores(o.lcores) : undefined;
     return new Testbed(host, nic, guests, heads, sw, places);

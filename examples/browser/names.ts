@@ -6,4 +6,6 @@ export const NAMES: Record<Attach, string> = {
   iovtee: "IOVTee",
   passthrough: "passthrough",
   sriov: "SR-IOV",
+  netmap: "netmap",
+  pipe: "pipe",
 };

@@ -3,6 +3,7 @@
  * where a card's receive queue can be mapped to it.
  */
 import {
+  Driver,
   DriverKind,
   Feature,
   INDIRECT_ENTRIES,
@@ -12,6 +13,7 @@ import {
   Port as PortLayout,
   SplitDesc,
   TAKES_NOTHING,
+  Virtqueue,
 } from "../../assembly/layout.ts";
 import type { Core } from "../core/core.ts";
 import { createVirtqueue, driverBytes, initDriver, initTake, queueAreas } from "../core/virtqueue.ts";
@@ -126,6 +128,14 @@ export class VirtioDevice implements GuestDevice {
     if (!core.exports.startVirtqueue(virtqueue, desc, avail, used, this.ring, this.#features)) {
       throw new RangeError(`${name}: the device refuses a queue of ${this.ring} at guest address ${at}`);
     }
+  }
+
+  setBells(guest: number, rx: number, tx: number): void {
+    const core = this.#core;
+    core.setU32(this.rxVirtqueue + Virtqueue.bell, guest);
+    core.setU32(this.txVirtqueue + Virtqueue.bell, guest);
+    core.setU32(this.rx + Driver.bell, rx);
+    core.setU32(this.tx + Driver.bell, tx);
   }
 
   /** The driver resets the device (virtio 1.2, 2.4.1). */

@@ -7,11 +7,11 @@ const PATIENCE = 10_000;
 /** Looks at the lcore's own line between two empty turns; about 30 ns. */
 const PAUSE = 32;
 
-/** What an lcore polls: a port of the switch `owner`, a receive queue of a card at such a port, or a guest. */
+/** What an lcore polls: a port of the switch `owner`, a receive queue of a card at such a port, a bridge, or a guest. */
 export interface Polled {
-  readonly kind: Kind.PORT | Kind.RX_QUEUE | Kind.GUEST;
+  readonly kind: Kind.PORT | Kind.RX_QUEUE | Kind.GUEST | Kind.BRIDGE;
   readonly address: number;
-  /** 0 for a guest. */
+  /** 0 for a guest and a bridge. */
   readonly owner: number;
 }
 

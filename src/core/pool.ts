@@ -5,6 +5,14 @@ import type { Core, Placed } from "./core.ts";
 import { writePacket } from "./packet.ts";
 import { createRing, fillRing } from "./ring.ts";
 
+/** Equal buffers of one memory: number i is `stride * i` behind `address`, and has room for `room` bytes. */
+export interface Buffers {
+  readonly address: number;
+  readonly stride: number;
+  readonly room: number;
+  readonly count: number;
+}
+
 /** The header and a cache for each lcore; buffers and ring stand elsewhere. */
 export function poolBytes(): number {
   return Pool.caches + LCORES_MAX * PoolCache.SIZE;
@@ -52,6 +60,28 @@ export function createPool(core: Core, count: number, room: number): Placed {
     room,
     ring: ring.address,
   });
+  return pool;
+}
+
+/**
+ * A pool over buffers that are there already, of which those numbered in `held` are out.
+ * @throws RangeError where the memory is full
+ */
+export function createPoolOver(
+  core: Core,
+  buffers: Buffers,
+  held: ReadonlySet<number>,
+  what: string,
+): Placed {
+  const { address, stride, room, count } = buffers;
+  const pool = core.place(Kind.POOL, poolBytes(), what);
+  let slots = 2;
+  while (slots < count) slots *= 2;
+  const ring = createRing(core, slots, { kind: RingKind.MPMC, what, parent: pool.id });
+  const headroom = stride - room;
+  const base = address - headroom;
+  initPool(core, pool.address, { id: pool.id, count, base, headroom, room, ring: ring.address });
+  refillPool(core, pool.address, held);
   return pool;
 }
 

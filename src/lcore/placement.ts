@@ -1,7 +1,6 @@
 /** Which lcore polls what, and for which poller whoever has work for it rings. */
 import {
-  Driver,
-  Guest as GuestLayout,
+  Bridge,
   Kind,
   Lcore,
   Mapping,
@@ -10,10 +9,11 @@ import {
   RxQueue,
   Switch as SwitchLayout,
   TxQueue,
-  Virtqueue,
 } from "../../assembly/layout.ts";
 import type { Core } from "../core/core.ts";
 import { type Polled, pollerAt, setPollers } from "../core/lcore.ts";
+import { NetmapPort } from "../ports/netmap-port.ts";
+import type { NetmapBridge } from "../roles/bridge.ts";
 import { Guest } from "../roles/guest.ts";
 import { Nic } from "../roles/nic.ts";
 import type { VSwitch } from "../roles/vswitch.ts";
@@ -27,6 +27,7 @@ export interface Placeable {
   readonly nics: readonly Nic[];
   readonly switches: readonly VSwitch[];
   readonly guests: readonly Guest[];
+  readonly bridges: readonly NetmapBridge[];
 }
 
 /**
@@ -37,7 +38,7 @@ export interface Placeable {
  * @throws RangeError where one gets more than it can poll
  */
 export function place(
-  { core, nics, switches, guests }: Placeable,
+  { core, nics, switches, guests, bridges }: Placeable,
   lcores: readonly number[],
   placed: ReadonlyMap<Role, number>,
 ): void {
@@ -74,7 +75,8 @@ export function place(
       if (!(of instanceof Nic)) continue;
       for (let i = 0; i < core.u32(of.address + NicLayout.rxQueues); i++) {
         core.setU32(of.rxQueue(i) + RxQueue.port, address);
-        if (!core.u32(of.rxQueue(i) + RxQueue.mapping)) pollQueue(of.rxQueue(i));
+        if (core.u32(of.rxQueue(i) + RxQueue.mapping) || core.u32(of.rxQueue(i) + RxQueue.bridge)) continue;
+        pollQueue(of.rxQueue(i));
       }
     }
     for (const { address, of } of sw.ports) {
@@ -84,16 +86,29 @@ export function place(
       // One that is stopped doesn't run: what is left in its queues is nobody's.
       const guest = sw.isRunning(of) ? poll(placed.get(of) ?? 0, Kind.GUEST, of.address) : 0;
       const port = poll(lcore, Kind.PORT, address, sw.address);
+      if (of instanceof NetmapPort) {
+        of.bell = port;
+        if (of.stack) core.setU32(of.stack.toHost + Ring.bell, port);
+        continue;
+      }
       if (!(of instanceof Guest)) {
         core.setU32(of.toHost + Ring.bell, port);
         continue;
       }
-      core.setU32(of.rxVirtqueue + Virtqueue.bell, guest);
-      core.setU32(of.txVirtqueue + Virtqueue.bell, guest);
-      core.setU32(core.u32(of.address + GuestLayout.tx) + Driver.bell, port);
       // A mapped queue that is short of the guest's buffers waits for them.
-      core.setU32(core.u32(of.address + GuestLayout.rx) + Driver.bell, queue);
+      of.device.setBells?.(guest, queue, port);
     }
+  }
+  for (const bridge of bridges) {
+    // It sends on the card, as the card's switch does: both are on one lcore.
+    const sw = switches.find((one) => one.indexOf(bridge.nic) >= 0);
+    const lcore = (sw && placed.get(sw)) ?? 0;
+    core.setU32(bridge.address + Bridge.lcore, lcore);
+    if (!bridge.running) continue;
+    const poller = poll(lcore, Kind.BRIDGE, bridge.address);
+    core.setU32(bridge.queue + RxQueue.bell, poller);
+    const guest = poll(placed.get(bridge.guest) ?? 0, Kind.GUEST, bridge.guest.address);
+    bridge.guest.device.setBells?.(guest, poller, poller);
   }
   lcores.forEach((lcore, i) => {
     setPollers(core, lcore, polled[i] as Polled[]);

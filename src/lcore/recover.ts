@@ -18,6 +18,7 @@ import {
 import type { Core } from "../core/core.ts";
 import { refillPool } from "../core/pool.ts";
 import type { FramePort } from "../ports/frame-port.ts";
+import type { NetmapBridge } from "../roles/bridge.ts";
 import type { Guest } from "../roles/guest.ts";
 import type { Nic } from "../roles/nic.ts";
 import type { VSwitch } from "../roles/vswitch.ts";
@@ -31,6 +32,7 @@ export interface Recovered {
   readonly nics: readonly Nic[];
   readonly ports: readonly FramePort[];
   readonly switches: readonly VSwitch[];
+  readonly bridges: readonly NetmapBridge[];
 }
 
 /**
@@ -44,15 +46,26 @@ export function recover(
   guests: readonly Guest[],
 ): { buffers: number; guests: string[] } {
   const { core, pool } = host;
-  const held = new Set<number>();
-  const hold = (descriptor: number) => {
-    if (core.u16(descriptor + Packet.owner) === host.poolId) held.add(core.u16(descriptor + Packet.index));
-  };
+  // A bridge runs with its card's switch; its card's queue gives back what it had to receive into.
+  const bridges = host.bridges.filter(
+    ({ running, nic, guest }) =>
+      running && (guests.includes(guest) || switches.some((sw) => sw.indexOf(nic) >= 0)),
+  );
+  for (const bridge of bridges) bridge.stop();
+  const heldOf = new Map<number, Set<number>>();
+  for (const id of [host.poolId, ...bridges.map((bridge) => bridge.poolId)]) heldOf.set(id, new Set());
+  const held = heldOf.get(host.poolId) as Set<number>;
+  const hold = (descriptor: number) =>
+    heldOf.get(core.u16(descriptor + Packet.owner))?.add(core.u16(descriptor + Packet.index));
   for (const nic of host.nics) holdCard(core, nic, hold);
   for (const port of host.ports) for (const ring of [port.toHost, port.fromHost]) holdRing(core, ring, hold);
   const buffers = core.exports.poolOutstanding(pool) - held.size;
   refillPool(core, pool, held);
   for (const sw of switches) resetSwitch(core, sw);
+  for (const bridge of bridges) {
+    bridge.reset(heldOf.get(bridge.poolId) as Set<number>);
+    bridge.start();
+  }
   const restarted = new Map<Guest, VSwitch>();
   for (const sw of host.switches) {
     for (const { of } of sw.ports) {
@@ -66,7 +79,8 @@ export function recover(
   // Those at no switch.
   const alone = guests.filter((guest) => guest.device.running);
   for (const guest of alone) guest.reset();
-  return { buffers, guests: [...restarted.keys(), ...alone].map((guest) => guest.name) };
+  const all = [...bridges.map(({ guest }) => guest), ...restarted.keys(), ...alone];
+  return { buffers, guests: all.map((guest) => guest.name) };
 }
 
 /** Descriptors that the card holds, or that it has finished and nobody has taken. */

@@ -67,6 +67,36 @@ MAC address and VLAN, also from guest to guest, and to the host what is no guest
     source: `"PCI-Passthrough | SR-IOV | DPDK"; PCI-SIG SR-IOV; DPDK's ixgbe and i40e drivers.
 assembly/veb.ts, assembly/pcifunction.ts, assembly/iommu.ts`,
   },
+  netmap: {
+    title: "netmap: the guest's port on a VALE switch, one copy for each hop through it",
+    drawing: `
+        card         host's memory              guest's memory
+    rx  wire --DMA-> [ buffer ] RRRRRRRRRRRRR-> [ receive ring's slot  ] ->-.
+                          |                                                 | function, and the
+                       switch: MAC -> port                                  | slots' buffers swapped
+                          |                                                 |
+    tx  wire <-DMA-- [ buffer ] <-TTTTTTTTTTTTT [ transmit ring's slot ] <--'`,
+    words: `Rings of slots in one flat format: number of a buffer, length, flags. The guest owns the slots from head
+to tail; it hands over a batch by moving head, and the host gives one by moving tail. Each side has a block
+of its own for that, and asks for a kick only when it is about to sleep, and looks once more. The guest
+moves frames between its rings by swapping numbers of buffers; the switch copies each frame once a hop.`,
+    source: `L. Rizzo, netmap (2012), VALE (2012), ptnetmap. assembly/netmap/`,
+  },
+  pipe: {
+    title: "netmap pipe: the host swaps buffers between the card's rings and the guest's, and copies nothing",
+    drawing: `
+        card                   one memory: the guest's
+    rx  wire --DMA-> [ buffer ] RRRRRRRRRRRRR-> [ receive ring's slot  ] ->-.
+                        ^------- its empty one -------'                     | function, and the
+                                                                            | slots' buffers swapped
+    tx  wire <-DMA-- [ buffer ] <-TTTTTTTTTTTTT [ transmit ring's slot ] <--'
+                        '------- an empty one ------->'`,
+    words: `All buffers are of one memory. The card's filter steers the guest's MAC address to a queue of its own; a
+received buffer goes into a slot of the guest's ring, and what that slot had becomes the card's. So what a
+frame costs doesn't depend on its length. No switch sees the frames. Of each buffer is noted whose it is: a
+guest gets none by a number that it makes up. But it can change what the host has in its memory.`,
+    source: `L. Rizzo, netmap pipes (2013). assembly/netmap/bridge.ts, assembly/netmap/pipe.ts`,
+  },
 };
 
 /** A screen about a datapath, with what ten packets met on it. */

@@ -18,6 +18,7 @@ import {
 import type { GuestDevice } from "../attach/device.ts";
 import type { Attach } from "../attach/names.ts";
 import { NativeDevice, nativeBytes } from "../attach/native.ts";
+import { NetmapDevice, netmapBytes, pipeBuffers } from "../attach/netmap.ts";
 import { VirtioDevice, type VirtioOptions, virtioBytes } from "../attach/virtio.ts";
 import { align } from "../core/access.ts";
 import type { HostMemory } from "../core/host-memory.ts";
@@ -87,10 +88,18 @@ export class Guest {
     this.mac = options.mac ?? options.vf?.mac ?? localMac(0, index + 1);
     this.ring = powerOfTwo("ring", options.ring ?? 256, QUEUE_MAX);
     const native = this.attach === "passthrough" || this.attach === "sriov";
-    const least = native ? FUNCTION_BUFFER_MIN : NetHeader.SIZE + FRAME_MIN;
+    const onNetmap = this.attach === "netmap" || this.attach === "pipe";
+    const header = native || onNetmap ? 0 : NetHeader.SIZE;
+    const least = native ? FUNCTION_BUFFER_MIN : header + FRAME_MIN;
     const bufferSize = integer("bufferSize", options.bufferSize ?? HEADROOM + BUFFER_ROOM, least, 65535);
-    const areas = align(native ? nativeBytes(this.ring) : virtioBytes(this.ring, options), LINE);
-    const wanted = areas + (2 * this.ring + 64) * bufferSize;
+    const rings = native
+      ? nativeBytes(this.ring)
+      : onNetmap
+        ? netmapBytes(this.ring)
+        : virtioBytes(this.ring, options);
+    const areas = align(rings, LINE);
+    const shared = this.attach === "pipe" ? pipeBuffers(this.ring) : 0;
+    const wanted = areas + (2 * this.ring + 64 + shared) * bufferSize;
     this.regionSize = Math.ceil((options.memory ?? wanted) / PAGE) * PAGE;
     const buffers = Math.min(65535, Math.floor((this.regionSize - areas) / bufferSize));
     if (buffers < 1) {
@@ -103,10 +112,21 @@ export class Guest {
     const region = core.place(Kind.REGION, this.regionSize, name, 0, PAGE);
     this.region = region.address;
     core.name(region.id, name);
-    const memory = { core, name, region, regionSize: this.regionSize };
+    // A net header ends where the frame begins, on a cache line of its own.
+    const before = bufferSize >= HEADROOM + LINE ? HEADROOM - header : 0;
+    const first = { address: this.region + areas + before, stride: bufferSize, room: bufferSize - before };
+    const memory = {
+      core,
+      name,
+      region,
+      regionSize: this.regionSize,
+      buffers: { ...first, count: buffers },
+    };
     this.device = pciFunction
       ? new NativeDevice(memory, this.ring, pciFunction)
-      : new VirtioDevice(memory, this.ring, this.attach === "iovtee", options);
+      : onNetmap
+        ? new NetmapDevice(memory, this.ring, this.attach === "pipe", options)
+        : new VirtioDevice(memory, this.ring, this.attach === "iovtee", options);
     const guest = core.place(Kind.GUEST, GuestLayout.SIZE, name, region.id);
     this.address = guest.address;
     core.setFields(this.address, {
@@ -121,11 +141,7 @@ export class Guest {
       [GuestLayout.bufferSize]: bufferSize,
       [GuestLayout.burst]: integer("burst", options.burst ?? 32, 1, BURST_MAX),
     });
-    // A net header ends where the frame begins, on a cache line of its own.
-    const header = native ? 0 : NetHeader.SIZE;
-    const before = bufferSize >= HEADROOM + LINE ? HEADROOM - header : 0;
-    const addr = this.region + areas + before;
-    writePacket(core, this.address + GuestLayout.blank, { addr, len: bufferSize - before, index: 0 });
+    writePacket(core, this.address + GuestLayout.blank, { addr: first.address, len: first.room, index: 0 });
     this.start();
     core.setU32(this.address + GuestLayout.run, FUNCTIONS[options.run ?? "macswap"]);
     core.setU64(this.address + GuestLayout.mac, parseMac(this.mac));
@@ -137,6 +153,10 @@ export class Guest {
   /** Its virtio-net device, where it has one. */
   get virtio(): VirtioDevice | undefined {
     return this.device instanceof VirtioDevice ? this.device : undefined;
+  }
+  /** Its netmap port, where it has one. */
+  get netmap(): NetmapDevice | undefined {
+    return this.device instanceof NetmapDevice ? this.device : undefined;
   }
   /** Device's sides of its virtqueues; 0 where it has none. */
   get rxVirtqueue(): number {
@@ -160,18 +180,18 @@ export class Guest {
   start(): void {
     const { core } = this.host;
     const at = (field: number) => core.u32(this.address + field);
-    const count = at(GuestLayout.bufferCount);
     const [addr, len] = [at(GuestLayout.blank), core.u16(this.address + GuestLayout.blank + Packet.len)];
-    for (let i = 0; i < count; i++) {
-      const index = count - 1 - i; // the last is taken first
-      writePacket(core, at(GuestLayout.free) + i * Packet.SIZE, {
+    this.device.start();
+    let free = 0;
+    for (let index = at(GuestLayout.bufferCount) - 1; index >= 0; index--) {
+      if (!(this.device.isFree?.(index) ?? true)) continue;
+      writePacket(core, at(GuestLayout.free) + free++ * Packet.SIZE, {
         addr: addr + index * at(GuestLayout.bufferSize),
         len,
         index,
       });
     }
-    core.setU32(this.address + GuestLayout.freeCount, count);
-    this.device.start();
+    core.setU32(this.address + GuestLayout.freeCount, free);
     core.exports.pollGuest(this.address);
   }
 

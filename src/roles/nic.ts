@@ -279,6 +279,15 @@ export class Nic {
   }
 
   /**
+   * @internal A receive queue for a bridge: it has as many descriptors as the card's others, `most` at most, and gets its
+   * buffers from `pool`.
+   * @returns its address
+   */
+  addBridgedQueue(bridge: number, pool: number, most: number): number {
+    return this.#addRxQueue(Math.min(this.ring, most), { [RxQueue.bridge]: bridge, [RxQueue.pool]: pool });
+  }
+
+  /**
    * Frames arrive from the wire: Ethernet from the destination MAC on, without FCS. They are copied.
    * @returns how many the card had buffers for; the others are counted in `stats()`
    */

@@ -17,6 +17,8 @@ import { createMacTable, entriesFor } from "../core/mac-table.ts";
 import { parseMac } from "../mac.ts";
 import { integer, powerOfTwo } from "../options.ts";
 import type { FramePort } from "../ports/frame-port.ts";
+import { NetmapPort } from "../ports/netmap-port.ts";
+import { connected } from "./connected.ts";
 import { Guest } from "./guest.ts";
 import { Nic } from "./nic.ts";
 
@@ -25,9 +27,11 @@ import { Nic } from "./nic.ts";
  * host's memory (docs/lookup.md).
  */
 export type Lookup = "learning" | LookupFunction | WebAssembly.Module;
+/** What can be at a port of a switch. */
+export type Connectable = Nic | Guest | FramePort | NetmapPort;
 
 export interface VSwitchOptions {
-  connect: (Nic | Guest | FramePort)[];
+  connect: Connectable[];
   /** Frames taken from a port at a time, 1 to 256; default 32. */
   burst?: number;
   /** Entries of the MAC table, a power of two from 4 to 65536; default 4096, more for more than 64 ports; VALE's 1024. */
@@ -45,9 +49,6 @@ export interface VSwitchOptions {
   vlanAware?: boolean;
 }
 
-/** What is connected, and to which switch: nobody else may take from its queues, on whichever lcore. */
-const connected = new WeakMap<Nic | Guest | FramePort, VSwitch>();
-
 const ON_WORKER =
   'where a function can\'t go; expected "learning" or a WebAssembly.Module, or the switch on the calling thread';
 
@@ -61,7 +62,7 @@ const NEVER = 0xffffffff;
 export class VSwitch {
   readonly address: number;
   /** What is connected, by port number, with the port's address. */
-  readonly ports: { name: string; address: number; of: Nic | Guest | FramePort }[] = [];
+  readonly ports: { name: string; address: number; of: Connectable }[] = [];
   /** Guests that are mapped, and to which card's queue. */
   readonly #mapped = new Map<Guest, Nic>();
   /** Guests that are to be mapped when their card's driver has no rte_flow rules to follow any more. */
@@ -110,6 +111,7 @@ export class VSwitch {
       for (const { of } of this.ports) {
         connected.delete(of);
         if (of instanceof Nic) of.connect(undefined);
+        if (of instanceof NetmapPort && of.stack) connected.delete(of.stack);
       }
       throw error;
     }
@@ -122,7 +124,7 @@ export class VSwitch {
    *   where the memory or the MAC table is full; also where the card has no queue or filter left: then the guest is
    *   connected, and its frames are copied
    */
-  connect(of: Nic | Guest | FramePort): void {
+  connect(of: Connectable): void {
     this.host.paused(() => {
       this.#add(of);
       this.#mapTo(of);
@@ -212,15 +214,19 @@ export class VSwitch {
   }
 
   /** A port at the next number. */
-  #add(of: Nic | Guest | FramePort): void {
+  #add(of: Connectable): void {
     const { core, poolId } = this.host;
     const index = this.ports.length;
     if (index === (this.#vale ? SwitchLayout.VALE_PORTS_MAX : SwitchLayout.PORTS_MAX)) {
       throw new RangeError(`${this.name}: ${index} ports already, expected at most as many`);
     }
-    const other = connected.get(of);
+    const stack = of instanceof NetmapPort ? of.stack : undefined;
+    const other = connected.get(of) ?? (stack && connected.get(stack));
     if (other) {
       throw new RangeError(`${of.name}: connected to ${other.name} already, expected to one switch, once`);
+    }
+    if (of instanceof NetmapPort && of.peer) {
+      throw new RangeError(`${of.name}: one end of a pipe, expected a port of its own for a switch`);
     }
     if (of instanceof Guest) {
       if (!of.device.port) {
@@ -254,6 +260,7 @@ export class VSwitch {
       of.flow.settle = () => this.#deliver(of);
       of.flow.driven = (on) => this.#remap(of, on);
     }
+    if (stack) connected.set(stack, this);
     if (!(of instanceof Guest)) return;
     core.setU32(of.address + GuestLayout.burst, core.u32(this.address + SwitchLayout.burst));
     if (this.#vale) return;
@@ -263,7 +270,7 @@ export class VSwitch {
   }
 
   /** Maps a guest to the first NIC, or to the first NIC all guests, unless they are. */
-  #mapTo(of: Nic | Guest | FramePort): void {
+  #mapTo(of: Connectable): void {
     const [nic, ...others] = this.ports.map((port) => port.of).filter((one) => one instanceof Nic) as Nic[];
     if (!nic || (of instanceof Nic && others.length > 0)) return;
     for (const guest of of instanceof Nic ? this.ports.map((port) => port.of) : [of]) {
@@ -272,7 +279,7 @@ export class VSwitch {
   }
 
   /** Number of the port that `of` is connected to; -1 where it isn't. */
-  indexOf(of: Nic | Guest | FramePort): number {
+  indexOf(of: Connectable): number {
     return this.ports.findIndex((port) => port.of === of);
   }
 
@@ -358,7 +365,7 @@ export class VSwitch {
   }
 
   /** Whether `of` is a guest that isn't stopped. */
-  isRunning(of: Nic | Guest | FramePort): of is Guest {
+  isRunning(of: Connectable): of is Guest {
     return of instanceof Guest && !this.#stopped.has(of);
   }
 
@@ -379,7 +386,7 @@ export class VSwitch {
    * @throws RangeError for what isn't connected, for a VLAN outside 1 to 4094, and where the MAC table has no place for
    *   a guest's address; then nothing has changed
    */
-  vlan(of: Nic | Guest | FramePort, pvid: number, tagged: number[] = []): void {
+  vlan(of: Connectable, pvid: number, tagged: number[] = []): void {
     const index = this.indexOf(of);
     if (index < 0) throw new RangeError(`${of.name}: not connected to this switch`);
     const vlans = [...new Set([...(pvid ? [pvid] : []), ...tagged])];
@@ -390,7 +397,7 @@ export class VSwitch {
     this.host.paused(() => this.#setVlans(of, index, pvid, vlans));
   }
 
-  #setVlans(of: Nic | Guest | FramePort, index: number, pvid: number, vlans: number[]): void {
+  #setVlans(of: Connectable, index: number, pvid: number, vlans: number[]): void {
     const { core } = this.host;
     const port = this.ports[index] as (typeof this.ports)[number];
     let bitmap = core.u32(port.address + PortLayout.vlans);
@@ -446,10 +453,11 @@ export class VSwitch {
 }
 
 /** What a port moves frames to and from, and which buffers it takes as they are. */
-function endsOf(of: Nic | Guest | FramePort): Record<number, number> {
+function endsOf(of: Connectable): Record<number, number> {
   if (of instanceof Nic) {
     return { [PortLayout.kind]: PortKind.NIC, [PortLayout.to]: of.address, [PortLayout.trustsMark]: 1 };
   }
   if (of instanceof Guest) return { ...of.device.port };
+  if (of instanceof NetmapPort) return of.port;
   return { [PortLayout.kind]: PortKind.RING, [PortLayout.to]: of.fromHost, [PortLayout.from]: of.toHost };
 }
