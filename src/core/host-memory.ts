@@ -17,6 +17,8 @@ export interface HostMemory {
   paused<T>(change: () => T): T;
   /** Sets the core's clock, by which addresses age and rates are kept. */
   tick(): void;
+  /** `check` is called after each poll on the calling thread. */
+  afterPoll(check: () => void): void;
   /** There is something to poll: an idle `run()` on this thread goes on at once. */
   wake(): void;
 }
