@@ -1291,7 +1291,7 @@ export enum FlowTable {
   /** FlowMasks of rules by table: u32 addresses; u16 begin and end of each of 256 tables' part of them. */
   masks = 24,
   tables = 28,
-  /** u32 hash and u32 address of a megaflow, by hash. */
+  /** u32 hash and u32 address of a megaflow, by the hash of any key. */
   cache = 32,
   cacheMask = 36,
   megaflows = 40,
@@ -1309,14 +1309,14 @@ export enum FlowTable {
   MASKS_MAX = 64,
   /** Ring of frames for the controller. */
   controller = 76,
+  /** FlowExact entries by the hash of what they hold. */
+  exact = 120,
   /** A place for each frame of a burst, where it is changed; a guest can't change it there. */
   places = 80,
   /** u64 counters: frames whose flow wasn't in the cache, but cached, and not even that; flows that ask for too much. */
   megaflowHits = 96,
   misses = 104,
   tooDeep = 112,
-  /** u64 counter: frames given to the controller. */
-  packetIns = 120,
   /** FlowMatch: bits that any rule looks at. */
   union = 128,
   /** Scratch: the key of a frame, of one that is changed, the mask that was consulted. */
@@ -1328,7 +1328,27 @@ export enum FlowTable {
   /** u32 by frame of the burst: the megaflow whose actions it takes, and its length. */
   flows = 448,
   lengths = 1472, // flows + 4 * BURST_MAX
-  SIZE = 2496, // lengths + 4 * BURST_MAX
+  /** Of a plain frame's bytes 0 to 15, 14 to 29 and 30 to 45: the bits that count; see `FlowExact`. */
+  plain = 2496, // lengths + 4 * BURST_MAX
+  /** u32 factors of a key's words in hashes. */
+  factors = 2544, // plain + 48
+  SIZE = 2624,
+}
+
+/**
+ * The flow of frames that agree in the bytes that count, as they stand in the frame: no key is made. For plain frames
+ * only: without tags; where a rule looks beyond the first 16 bytes, TCP or UDP over IPv4 without options and fragments.
+ *
+ *     | bytes 0 .. 13 | port u16 | bytes 14 .. 29 | 30 .. 43 | TCP's flags | flow u32 | generation u32 | to u32 | - |
+ */
+export enum FlowExact {
+  key = 0,
+  flow = 48,
+  generation = 52,
+  to = 56,
+  SIZE = 64,
+  /** A hash has 12 bits here. */
+  COUNT = 4096,
 }
 
 /** A place in `FlowTable.places`: room in front for two tags, then the longest frame. */

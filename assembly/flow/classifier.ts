@@ -5,17 +5,20 @@
  */
 import { FlowMask, FlowRule, FlowTable } from "../layout";
 
+/**
+ * Hashes of masked keys, in four parts: each lane is multiplied by a number of its own, of `FlowTable.factors`: engines make
+ * a vector of constants anew wherever it is used.
+ */
 export class Hash {
-  /** Of the four parts of a masked key, each lane multiplied by a number of its own. */
-  @inline static of(a: v128, b: v128, c: v128, d: v128, seed: u32): u32 {
+  @inline static of(t: usize, a: v128, b: v128, c: v128, d: v128, seed: u32): u32 {
     const sum = i32x4.add(
       i32x4.add(
-        i32x4.mul(a, i32x4(0x2545f491, 0x4f6cdd1d, 0x51ed2701, 0x6c8e9cf5)),
-        i32x4.mul(b, i32x4(0x7feb352d, 0x2c1b3c6d, 0x297a2d39, 0x1b56c4e9)),
+        i32x4.mul(a, v128.load(t, FlowTable.factors)),
+        i32x4.mul(b, v128.load(t, FlowTable.factors + 16)),
       ),
       i32x4.add(
-        i32x4.mul(c, i32x4(0x3c6ef373, 0x5851f42d, 0x14057b7f, 0x0da3e39d)),
-        i32x4.mul(d, i32x4(0x27d4eb2f, 0x165667b1, 0x31848bab, 0x4cf5ad43)),
+        i32x4.mul(c, v128.load(t, FlowTable.factors + 32)),
+        i32x4.mul(d, v128.load(t, FlowTable.factors + 48)),
       ),
     );
     const x =
@@ -24,9 +27,25 @@ export class Hash {
     return <u32>(((x ^ (x >> 32)) * 0xd6e8feb86659fd93) >> 32);
   }
 
+  /** Of three parts; the upper bits are the better ones. */
+  @inline static wide(t: usize, a: v128, b: v128, c: v128): u64 {
+    const sum = i32x4.add(
+      i32x4.add(
+        i32x4.mul(a, v128.load(t, FlowTable.factors)),
+        i32x4.mul(b, v128.load(t, FlowTable.factors + 16)),
+      ),
+      i32x4.mul(c, v128.load(t, FlowTable.factors + 32)),
+    );
+    return (
+      <u64>i64x2.extract_lane(sum, 0) * 0x9e3779b97f4a7c15 +
+      <u64>i64x2.extract_lane(sum, 1) * 0xc2b2ae3d27d4eb4f
+    );
+  }
+
   /** Of the key at `key` under the mask at `mask`. */
-  static under(key: usize, mask: usize, seed: u32): u32 {
+  static under(t: usize, key: usize, mask: usize, seed: u32): u32 {
     return Hash.of(
+      t,
       v128.and(v128.load(key), v128.load(mask)),
       v128.and(v128.load(key, 16), v128.load(mask, 16)),
       v128.and(v128.load(key, 32), v128.load(mask, 32)),
@@ -83,6 +102,7 @@ export class Classifier {
       c2 = v128.or(c2, m2);
       c3 = v128.or(c3, m3);
       const h = Hash.of(
+        t,
         v128.and(k0, m0),
         v128.and(k1, m1),
         v128.and(k2, m2),
@@ -151,7 +171,7 @@ export class Classifier {
   static insert(t: usize, rule: usize): void {
     const mask: usize = load<u32>(rule, FlowRule.mask);
     const priority = load<u32>(rule, FlowRule.priority);
-    store<u32>(rule, Hash.under(rule, mask, load<u32>(mask, FlowMask.seed)), FlowRule.hash);
+    store<u32>(rule, Hash.under(t, rule, mask, load<u32>(mask, FlowMask.seed)), FlowRule.hash);
     store<u32>(mask, max(load<u32>(mask, FlowMask.priority), priority), FlowMask.priority);
     const slot = Classifier.slot(t, rule);
     const tag = load<u32>(rule, FlowRule.hash) & TAG;

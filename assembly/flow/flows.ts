@@ -13,6 +13,7 @@ import {
   Destination,
   Drop,
   FLOW_HEAD,
+  FlowExact,
   FlowPlace,
   FlowTable,
   Kind,
@@ -37,107 +38,46 @@ export class Flows {
     const t: usize = load<u32>(sw, Switch.flows);
     const packets = sw + Switch.packets;
     const end = packets + n * Packet.SIZE;
-    const owner = load<u16>(packets, Packet.owner);
-    const deep = load<u32>(t, FlowTable.deep) != 0;
+    const owner = <u32>load<u16>(packets, Packet.owner);
+    const deep = load<u32>(t, FlowTable.deep);
     const kind = Objects.kind(owner);
-    const guests = kind != Kind.POOL;
-    const mapped = kind == Kind.MAPPING;
-    const inPort = i16x8.replace_lane(i64x2.splat(0), 0, <i16>load<u32>(port, Port.index));
-    let p = packets;
-    let common: u32 = Destination.MIXED;
     let oneOwner = true;
     let listed = false;
-    let lengths: u32 = 0;
-    let bytes: u32 = 0;
-    while (p != end) {
-      // Frames whose flow is cached and goes to one port, or to all. No call: see docs/design.md.
-      if (deep) {
-        let place =
-          load<u32>(t, FlowTable.places) +
-          <u32>(p - packets) * (FlowPlace.SIZE / Packet.SIZE) +
-          FlowPlace.HEADROOM;
-        for (; p != end; p += Packet.SIZE, place += FlowPlace.SIZE) {
-          const word = load<u32>(p, Packet.len);
-          if (Learning.isUnusual(word) || load<u16>(p, Packet.owner) != owner) break;
-          let frame: usize = load<u32>(p);
-          if (guests) {
-            if (word < 32 || (word > 64 && !mapped)) break;
-            Flows.copyShort(place, frame, min<u32>(word, 64));
-            frame = place;
-          }
-          const h = v128.load(frame);
-          const flow = Flows.cachedDeep(t, frame, word, h, inPort);
-          if (!flow) break;
-          const to = load<u32>(flow, Megaflow.to);
-          if (to >= <u32>Destination.ACTIONS && to != Destination.FLOOD) break;
-          if (guests && !Flows.handsOver(sw, to, owner)) {
-            if (mapped) break;
-            store<u32>(p, <u32>frame);
-          }
-          Flows.count(flow, word);
-          const f = <u32>(p - packets) / Packet.SIZE;
-          v128.store(sw + Switch.headers + f * 16, h);
-          store<u16>(sw + Switch.destination + f * 2, <u16>to);
-          common = p == packets || to == common ? to : Destination.MIXED;
-          lengths |= word;
-          bytes += word;
-        }
-      } else {
-        let low: u64 = 0;
-        let high: u64 = 0;
-        let flow: usize = 0;
-        for (; p != end; p += Packet.SIZE) {
-          const word = load<u32>(p, Packet.len);
-          if (Learning.isUnusual(word) || load<u16>(p, Packet.owner) != owner) break;
-          const h = v128.load(load<u32>(p));
-          // Frames between the same two stations are of one flow.
-          if (
-            !flow ||
-            <u64>i64x2.extract_lane(h, 0) != low ||
-            (<u64>i64x2.extract_lane(h, 1)) << 16 != high
-          ) {
-            flow = Flows.cached(t, h, inPort);
-            if (!flow) break;
-            low = i64x2.extract_lane(h, 0);
-            high = (<u64>i64x2.extract_lane(h, 1)) << 16;
-          }
-          const to = load<u32>(flow, Megaflow.to);
-          if (to >= <u32>Destination.ACTIONS && to != Destination.FLOOD) break;
-          Flows.count(flow, word);
-          const f = <u32>(p - packets) / Packet.SIZE;
-          v128.store(sw + Switch.headers + f * 16, h);
-          store<u16>(sw + Switch.destination + f * 2, <u16>to);
-          common = p == packets || to == common ? to : Destination.MIXED;
-          lengths |= word;
-          bytes += word;
-        }
-      }
+    for (let p = packets; ; p += Packet.SIZE) {
+      if (!deep) p = Flows.runShallow(sw, t, port, p, end, owner);
+      else if (kind == Kind.POOL) p = Flows.runDeep(sw, t, port, p, end, owner);
+      else p = Flows.runGuests(sw, t, port, p, end, owner, kind);
       if (p == end) break;
-      const word = load<u32>(p, Packet.len);
       const f = <u32>(p - packets) / Packet.SIZE;
-      if (word >> 16) {
-        Count.add(port + Port.rxBytes, bytes);
-        return Flows.classifyRest(sw, port, f, n, listed);
-      }
+      const word = load<u32>(p, Packet.len);
+      if (word >> 16) return Flows.classifyRest(sw, port, f, n, listed);
+      Count.add(port + Port.rxBytes, word);
+      store<u32>(sw, load<u32>(sw, Switch.alike) | word, Switch.alike);
       if (load<u16>(p, Packet.owner) != owner) oneOwner = false;
-      const to = Flows.one(sw, port, t, p, 1, f);
-      listed = listed || to == Destination.ACTIONS;
-      common = p == packets || to == common ? to : Destination.MIXED;
-      lengths |= word;
-      bytes += word;
-      p += Packet.SIZE;
+      if (Flows.one(sw, port, t, p, 1, f) == Destination.ACTIONS) listed = true;
     }
-    Count.add(port + Port.rxBytes, bytes);
-    if (listed) common = Destination.ACTIONS;
-    store<u32>(sw, common, Switch.common);
-    store<u32>(sw, oneOwner ? lengths : 0, Switch.alike);
+    if (!oneOwner) store<u32>(sw, 0, Switch.alike);
+    store<u32>(sw, listed ? Destination.ACTIONS : Flows.common(sw, n), Switch.common);
     return n;
+  }
+
+  /** The destination of all `n` frames, or Destination.MIXED. */
+  static common(sw: usize, n: u32): u32 {
+    const to = load<u16>(sw, Switch.destination);
+    const all = i16x8.splat(to);
+    let at = sw + Switch.destination;
+    for (const end = at + (n >> 3) * 16; at != end; at += 16)
+      if (v128.any_true(v128.xor(v128.load(at), all))) return Destination.MIXED;
+    for (const end = sw + Switch.destination + n * 2; at != end; at += 2)
+      if (load<u16>(at) != to) return Destination.MIXED;
+    return to;
   }
 
   /** Frames from number `f` on, whatever they are; those before are of one segment each, some with lists of actions. */
   static classifyRest(sw: usize, port: usize, f: u32, n: u32, listed: bool): u32 {
     const t: usize = load<u32>(sw, Switch.flows);
     const frames = Learning.index(sw, n);
+    store<u32>(sw, 0, Switch.alike);
     for (; f < frames; f++) {
       const at = <u32>load<u16>(sw + Switch.first + f * 2);
       const p = sw + Switch.packets + at * Packet.SIZE;
@@ -149,16 +89,197 @@ export class Flows {
     return frames;
   }
 
-  /** 32 to 64 bytes. */
-  @inline static copyShort(to: usize, from: usize, n: u32): void {
-    const a = v128.load(from);
-    const b = v128.load(from, 16);
-    const c = v128.load(from + n - 32);
-    const d = v128.load(from + n - 32, 16);
-    v128.store(to, a);
-    v128.store(to, b, 16);
-    v128.store(to + n - 32, c);
-    v128.store(to + n - 32, d, 16);
+  // The three that follow: frames in front whose flow `FlowExact` tells, and which go to one port, or to all, are dealt with;
+  // each returns where it stopped. No call in their loops (docs/design.md).
+
+  /** Where no rule looks beyond the first 16 bytes of a frame. */
+  static runShallow(sw: usize, t: usize, port: usize, p: usize, end: usize, owner: u32): usize {
+    const generation = load<u32>(t, FlowTable.generation);
+    const inPort = Flows.inPort(port);
+    let headers = sw + Switch.headers + (p - (sw + Switch.packets));
+    let destination = sw + Switch.destination + (p - (sw + Switch.packets)) / 8;
+    let bytes: u32 = 0;
+    let lengths: u32 = 0;
+    let entry: usize = 0;
+    for (; p != end; p += Packet.SIZE) {
+      const word = load<u32>(p, Packet.len);
+      if (Learning.isUnusual(word) || load<u16>(p, Packet.owner) != owner) break;
+      const h = v128.load(load<u32>(p));
+      const k0 = v128.or(v128.and(h, v128.load(t, FlowTable.plain)), inPort);
+      // Frames between the same two stations are of one flow.
+      if (!entry || v128.any_true(v128.xor(v128.load(entry), k0))) {
+        const type = <u32>i16x8.extract_lane_u(h, 6);
+        if (type == 0x0081 || type == 0xa888 || (type & 0xff) < 6) break;
+        entry = Flows.exact(t, k0, i64x2.splat(0), i64x2.splat(0));
+        if (v128.any_true(v128.xor(v128.load(entry), k0))) break;
+        if (load<u32>(entry, FlowExact.generation) != generation) break;
+      }
+      const to = load<u32>(entry, FlowExact.to);
+      if (to >= <u32>Destination.ACTIONS && to != Destination.FLOOD) break;
+      Flows.count(load<u32>(entry, FlowExact.flow), word);
+      v128.store(headers, h);
+      store<u16>(destination, <u16>to);
+      headers += 16;
+      destination += 2;
+      bytes += word;
+      lengths |= word;
+    }
+    Count.add(port + Port.rxBytes, bytes);
+    store<u32>(sw, load<u32>(sw, Switch.alike) | lengths, Switch.alike);
+    return p;
+  }
+
+  /** Frames in host buffers, where rules look further. */
+  static runDeep(sw: usize, t: usize, port: usize, p: usize, end: usize, owner: u32): usize {
+    const generation = load<u32>(t, FlowTable.generation);
+    const inPort = Flows.inPort(port);
+    let headers = sw + Switch.headers + (p - (sw + Switch.packets));
+    let destination = sw + Switch.destination + (p - (sw + Switch.packets)) / 8;
+    let bytes: u32 = 0;
+    let lengths: u32 = 0;
+    for (; p != end; p += Packet.SIZE) {
+      const word = load<u32>(p, Packet.len);
+      if (Learning.isUnusual(word) || load<u16>(p, Packet.owner) != owner) break;
+      const frame: usize = load<u32>(p);
+      const h = v128.load(frame);
+      const ip = v128.load(frame, 14);
+      if (!Flows.isPlain(ip, word)) break;
+      const k0 = v128.or(v128.and(h, v128.load(t, FlowTable.plain)), inPort);
+      const k1 = v128.and(ip, v128.load(t, FlowTable.plain + 16));
+      const k2 = Flows.ports(t, v128.load(frame, 30), load<u16>(frame, 46), ip);
+      const entry = Flows.exact(t, k0, k1, k2);
+      if (Flows.differs(entry, k0, k1, k2) || load<u32>(entry, FlowExact.generation) != generation) break;
+      const to = load<u32>(entry, FlowExact.to);
+      if (to >= <u32>Destination.ACTIONS && to != Destination.FLOOD) break;
+      Flows.count(load<u32>(entry, FlowExact.flow), word);
+      v128.store(headers, h);
+      store<u16>(destination, <u16>to);
+      headers += 16;
+      destination += 2;
+      bytes += word;
+      lengths |= word;
+    }
+    Count.add(port + Port.rxBytes, bytes);
+    store<u32>(sw, load<u32>(sw, Switch.alike) | lengths, Switch.alike);
+    return p;
+  }
+
+  /**
+   * The same for frames in a guest's buffers. Those that go elsewhere, of up to 64 bytes, are copied, with what was looked
+   * at as it was then; it is loaded once and not looked at in the copy, where loads would wait for the stores.
+   */
+  static runGuests(sw: usize, t: usize, port: usize, p: usize, end: usize, owner: u32, kind: u32): usize {
+    const generation = load<u32>(t, FlowTable.generation);
+    const inPort = Flows.inPort(port);
+    const mapped = kind == Kind.MAPPING;
+    const begun = p - (sw + Switch.packets);
+    let place =
+      load<u32>(t, FlowTable.places) + <u32>begun * (FlowPlace.SIZE / Packet.SIZE) + FlowPlace.HEADROOM;
+    let headers = sw + Switch.headers + begun;
+    let destination = sw + Switch.destination + begun / 8;
+    let bytes: u32 = 0;
+    let lengths: u32 = 0;
+    for (; p != end; p += Packet.SIZE, place += FlowPlace.SIZE) {
+      const word = load<u32>(p, Packet.len);
+      if (Learning.isUnusual(word) || load<u16>(p, Packet.owner) != owner) break;
+      if (word < 48 || (word > 64 && !mapped)) break;
+      const frame: usize = load<u32>(p);
+      const ip = v128.load(frame, 14);
+      // Bytes 14 and 15 are in both.
+      const h = i16x8.replace_lane(v128.load(frame), 7, i16x8.extract_lane_s(ip, 0));
+      const rest = v128.load(frame, 30);
+      const flags = load<u16>(frame, 46);
+      if (!Flows.isPlain(ip, word)) break;
+      const k0 = v128.or(v128.and(h, v128.load(t, FlowTable.plain)), inPort);
+      const k1 = v128.and(ip, v128.load(t, FlowTable.plain + 16));
+      const k2 = Flows.ports(t, rest, flags, ip);
+      const entry = Flows.exact(t, k0, k1, k2);
+      if (Flows.differs(entry, k0, k1, k2) || load<u32>(entry, FlowExact.generation) != generation) break;
+      const to = load<u32>(entry, FlowExact.to);
+      if (to >= <u32>Destination.ACTIONS && to != Destination.FLOOD) break;
+      if (mapped) {
+        if (!Flows.handsOver(sw, to, owner)) break;
+      } else {
+        v128.store(place + word - 16, v128.load(frame + word - 16));
+        store<u16>(place, flags, 46);
+        v128.store(place, rest, 30);
+        v128.store(place, ip, 14);
+        v128.store(place, h);
+        store<u32>(p, <u32>place);
+      }
+      Flows.count(load<u32>(entry, FlowExact.flow), word);
+      v128.store(headers, h);
+      store<u16>(destination, <u16>to);
+      headers += 16;
+      destination += 2;
+      bytes += word;
+      lengths |= word;
+    }
+    Count.add(port + Port.rxBytes, bytes);
+    store<u32>(sw, load<u32>(sw, Switch.alike) | lengths, Switch.alike);
+    return p;
+  }
+
+  /** The port's number where a frame's bytes 14 and 15 would stand. */
+  @inline static inPort(port: usize): v128 {
+    return i16x8.replace_lane(i64x2.splat(0), 7, <i16>load<u32>(port, Port.index));
+  }
+
+  /**
+   * Whether all lengths are right of a frame of `len` bytes that has `ip` behind its first 14, if it is TCP or UDP over
+   * IPv4 without options: which `FlowExact` tells.
+   */
+  @inline static isPlain(ip: v128, len: u32): bool {
+    const total = ((<u32>i8x16.extract_lane_u(ip, 2)) << 8) | <u32>i8x16.extract_lane_u(ip, 3);
+    const protocol = <u32>i8x16.extract_lane_u(ip, 9);
+    const least: u32 = protocol == 17 ? 28 : protocol == 6 ? 40 : 0xffff;
+    return !(u32(total + 14 > len) | u32(total < least));
+  }
+
+  /** What counts of a frame's bytes 30 to 43, with TCP's flags behind them. */
+  @inline static ports(t: usize, rest: v128, flags: u16, ip: v128): v128 {
+    const last: u16 = i8x16.extract_lane_u(ip, 9) == 6 ? flags : 0;
+    return v128.and(i16x8.replace_lane(rest, 7, <i16>last), v128.load(t, FlowTable.plain + 32));
+  }
+
+  /** Where a frame's entry is, if there is one. */
+  @inline static exact(t: usize, k0: v128, k1: v128, k2: v128): usize {
+    const h = Hash.wide(t, k0, k1, k2);
+    return load<u32>(t, FlowTable.exact) + (<u32>(h >> 46) & ((FlowExact.COUNT - 1) * FlowExact.SIZE));
+  }
+
+  @inline static differs(entry: usize, k0: v128, k1: v128, k2: v128): bool {
+    return v128.any_true(
+      v128.or(
+        v128.or(v128.xor(v128.load(entry), k0), v128.xor(v128.load(entry, 16), k1)),
+        v128.xor(v128.load(entry, 32), k2),
+      ),
+    );
+  }
+
+  /** Keeps the flow of the frame of `len` bytes at `frame`, at least 16 of them, if it is a plain one. */
+  static keep(t: usize, port: usize, frame: usize, len: u32, flow: usize): void {
+    const h = v128.load(frame);
+    const type = <u32>i16x8.extract_lane_u(h, 6);
+    if (type == 0x0081 || type == 0xa888 || (type & 0xff) < 6) return;
+    const k0 = v128.or(v128.and(h, v128.load(t, FlowTable.plain)), Flows.inPort(port));
+    let k1 = i64x2.splat(0);
+    let k2 = k1;
+    if (load<u32>(t, FlowTable.deep)) {
+      if (type != 0x0008 || len < 42) return;
+      const ip = v128.load(frame, 14);
+      if (i8x16.extract_lane_u(ip, 0) != 0x45 || <u32>i16x8.extract_lane_u(ip, 3) & 0xff3f) return;
+      if (!Flows.isPlain(ip, len)) return;
+      k1 = v128.and(ip, v128.load(t, FlowTable.plain + 16));
+      k2 = Flows.ports(t, v128.load(frame, 30), load<u16>(frame, 46), ip);
+    }
+    const entry = Flows.exact(t, k0, k1, k2);
+    v128.store(entry, k0);
+    v128.store(entry, k1, 16);
+    v128.store(entry, k2, 32);
+    store<u32>(entry, <u32>flow, FlowExact.flow);
+    store<u32>(entry, load<u32>(t, FlowTable.generation), FlowExact.generation);
+    store<u32>(entry, load<u32>(flow, Megaflow.to), FlowExact.to);
   }
 
   @inline static count(flow: usize, bytes: u32): void {
@@ -172,50 +293,9 @@ export class Flows {
     return load<u32>(load<u32>(load<u32>(sw, Switch.table) + to * 4), Port.takes) == owner;
   }
 
-  /** The cached flow of a frame by its first 16 bytes `h`, where no rule looks further; 0 if none is, or it has a tag or no type. */
-  @inline static cached(t: usize, h: v128, inPort: v128): usize {
-    const type = <u32>i16x8.extract_lane_u(h, 6);
-    if (type == 0x0081 || type == 0xa888 || (type & 0xff) < 6) return 0;
-    const k0 = v128.and(i16x8.replace_lane(h, 7, 0), v128.load(t, FlowTable.union));
-    const none = i64x2.splat(0);
-    return Flows.find(t, k0, inPort, none, none);
-  }
-
-  /**
-   * The cached flow of the `len` bytes at `frame`, of which the first 16 are `h`; 0 if there is none, or if it isn't TCP
-   * or UDP over IPv4 without tags, options and fragments.
-   */
-  @inline static cachedDeep(t: usize, frame: usize, len: u32, h: v128, inPort: v128): usize {
-    const begin = load<u64>(frame, 14);
-    const rest = v128.load(frame, 22); // from the time to live to the destination port
-    const protocol = <u32>i8x16.extract_lane_u(rest, 1);
-    const least: u32 = protocol == 17 ? 28 : protocol == 6 ? 40 : 0xffff;
-    const total = <u32>bswap<u16>(<u16>(begin >> 16));
-    const odd =
-      (<u32>i16x8.extract_lane_u(h, 6) ^ 0x0008) |
-      (<u32>(<u8>begin) ^ 0x45) |
-      (<u32>(begin >> 48) & 0xff3f) |
-      u32(total + 14 > len) |
-      u32(total < least);
-    if (odd) return 0;
-    const k0 = v128.and(i16x8.replace_lane(h, 7, 0), v128.load(t, FlowTable.union));
-    // Port, type of service, time to live, protocol; no fragment; flags; ports.
-    const tos = i64x2.splat(<i64>begin);
-    let k1 = i8x16.shuffle(rest, tos, 0, 0, 17, 0, 1, 0, 0, 0, 12, 13, 14, 15, 0, 0, 0, 0);
-    k1 = v128.and(k1, i8x16(0, 0, -1, -1, -1, 0, 0, 0, -1, -1, -1, -1, 0, 0, 0, 0));
-    if (protocol == 6) k1 = i16x8.replace_lane(k1, 3, <i16>(load<u16>(frame, 46) & 0xff0f));
-    k1 = v128.and(v128.or(k1, inPort), v128.load(t, FlowTable.union + 16));
-    const none = i64x2.splat(0);
-    const k2 = v128.and(
-      i8x16.shuffle(rest, none, 4, 5, 6, 7, 8, 9, 10, 11, 16, 16, 16, 16, 16, 16, 16, 16),
-      v128.load(t, FlowTable.union + 32),
-    );
-    return Flows.find(t, k0, k1, k2, none);
-  }
-
   /** The flow that the cache has for a key under `FlowTable.union`, or 0. */
   @inline static find(t: usize, k0: v128, k1: v128, k2: v128, k3: v128): usize {
-    const h = Hash.of(k0, k1, k2, k3, 0);
+    const h = Hash.of(t, k0, k1, k2, k3, 0);
     const slot = load<u32>(t, FlowTable.cache) + (h & load<u32>(t, FlowTable.cacheMask)) * 8;
     const entry = load<u64>(slot);
     if (<u32>entry != h) return 0;
@@ -250,6 +330,7 @@ export class Flows {
     else {
       Key.extract(frame, have, len, load<u32>(port, Port.index), t + FlowTable.key);
       const flow = Flows.flowOf(sw, t, port);
+      if (have >= 16) Flows.keep(t, port, frame, len, flow);
       Flows.count(flow, len);
       to = load<u32>(flow, Megaflow.to);
       if (to == Destination.DROP) Learning.drop(port, load<u32>(flow, Megaflow.why));
@@ -327,7 +408,7 @@ export class Flows {
       Count.add(t + FlowTable.misses, 1);
       flow = Translation.run(sw, t, port);
     }
-    const h = Hash.of(k0, k1, k2, k3, 0);
+    const h = Hash.of(t, k0, k1, k2, k3, 0);
     const slot = load<u32>(t, FlowTable.cache) + (h & load<u32>(t, FlowTable.cacheMask)) * 8;
     store<u64>(slot, <u64>h | ((<u64>flow) << 32));
     return flow;

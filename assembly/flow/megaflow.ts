@@ -30,6 +30,7 @@ export class Megaflows {
     for (let at = first; at != end; at += 4) {
       const mask: usize = load<u32>(at);
       const h = Hash.of(
+        t,
         v128.and(k0, v128.load(mask)),
         v128.and(k1, v128.load(mask, 16)),
         v128.and(k2, v128.load(mask, 32)),
@@ -76,7 +77,7 @@ export class Megaflows {
       v128.store(flow + i, v128.and(v128.load(key + i), mask));
       v128.store(flow + i, mask, Megaflow.mask);
     }
-    const h = Hash.under(key, under, load<u32>(under, FlowMask.seed));
+    const h = Hash.under(t, key, under, load<u32>(under, FlowMask.seed));
     const bucket = load<u32>(t, FlowTable.buckets) + (h & load<u32>(t, FlowTable.bucketMask)) * 16;
     const number = <u32>(flow - load<u32>(t, FlowTable.megaflows)) / Megaflow.SIZE + 1;
     let way = (h >> 14) & 3;

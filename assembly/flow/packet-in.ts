@@ -23,10 +23,7 @@ export class PacketIn {
       );
       store<u16>(spare, <u16>len, Packet.room);
       store<u16>(spare, <u16>load<u32>(port, Port.index), Packet.mark);
-      if (Rings.enqueueBurst(load<u32>(t, FlowTable.controller), spare, 1)) {
-        Count.add(t + FlowTable.packetIns, 1);
-        return;
-      }
+      if (Rings.enqueueBurst(load<u32>(t, FlowTable.controller), spare, 1)) return;
       Mempool.give(pool, lcore, spare, 1);
     }
     Count.add(port + Port.drops + Drop.CONTROLLER * 8, 1);

@@ -4,6 +4,7 @@ import {
   FLOW_SAME,
   FlowAction,
   FlowActionKind,
+  FlowExact,
   FlowField,
   FlowMask,
   FlowMatch,
@@ -26,6 +27,12 @@ const WAITING = 256;
 const TABLES = 256;
 /** Actions that a table can hold, for each rule that it can: most rules have one, and share it with others. */
 const ACTIONS_PER_RULE = 2;
+
+/** Odd numbers without a pattern. */
+const FACTORS = [
+  0x2545f491, 0x4f6cdd1d, 0x51ed2701, 0x6c8e9cf5, 0x7feb352d, 0x2c1b3c6d, 0x297a2d39, 0x1b56c4e9, 0x3c6ef373,
+  0x5851f42d, 0x14057b7f, 0x0da3e39d, 0x27d4eb2f, 0x165667b1, 0x31848bab, 0x4cf5ad43,
+];
 
 const ACTIONS = {
   inPort: FlowActionKind.IN_PORT,
@@ -108,6 +115,7 @@ export class FlowTable {
       [Layout.tables]: place(4 * TABLES),
       [Layout.cache]: place(8 * CACHE),
       [Layout.cacheMask]: CACHE - 1,
+      [Layout.exact]: place(FlowExact.COUNT * FlowExact.SIZE),
       [Layout.megaflows]: place(MEGAFLOWS * Megaflow.SIZE),
       [Layout.megaflowMask]: MEGAFLOWS - 1,
       [Layout.buckets]: place(16 * MEGAFLOWS),
@@ -116,6 +124,9 @@ export class FlowTable {
       [Layout.maskOrder]: place(4 * Layout.MASKS_MAX),
       [Layout.controller]: this.controller,
       [Layout.places]: place(BURST_MAX * FlowPlace.SIZE),
+    });
+    FACTORS.forEach((factor, i) => {
+      core.setU32(address + Layout.factors + 4 * i, factor);
     });
     this.#conclude();
   }
@@ -319,6 +330,7 @@ export class FlowTable {
     core.bytes.set(union, address + Layout.union);
     const deep = union.some((byte, i) => byte !== 0 && !isInFirstBytes(i));
     core.setU32(address + Layout.deep, deep ? 1 : 0);
+    core.bytes.set(plainMask(union), address + Layout.plain);
 
     const hits = (mask: RuleMask) => core.u32(mask.address + FlowMask.hits);
     const masks = [...this.#masks.values()].sort(
@@ -354,6 +366,24 @@ function changed(actions: readonly Action[]): Place[] {
 /** What the first 16 bytes of an untagged frame tell, and its port. */
 const isInFirstBytes = (at: number): boolean =>
   at < FlowMatch.nwTos || at === FlowMatch.vlanInner || at === FlowMatch.vlanInner + 1;
+
+/** `FlowTable.plain`: where what counts stands in a plain frame, and what makes it one. */
+function plainMask(union: Uint8Array): Uint8Array {
+  const mask = new Uint8Array(48);
+  const put = (to: number, at: number, bytes: number) => mask.set(union.subarray(at, at + bytes), to);
+  put(0, FlowMatch.dlDst, 12);
+  mask.set([255, 255], 12); // EtherType
+  mask[16] = 255; // version and header length
+  put(17, FlowMatch.nwTos, 1);
+  mask.set([0x3f, 255], 22); // fragment
+  put(24, FlowMatch.nwTtl, 1);
+  mask[25] = 255; // protocol
+  put(28, FlowMatch.nwSrc, 4);
+  put(32, FlowMatch.nwDst, 4);
+  put(36, FlowMatch.tpSrc, 4);
+  put(46, FlowMatch.tcpFlags, 2);
+  return mask;
+}
 
 const seed = (i: number): number => Math.imul(i + 1, 0x9e3779b1) >>> 0;
 const maskName = (table: number, mask: Uint8Array): string => `${table},${String.fromCharCode(...mask)}`;
