@@ -8,6 +8,7 @@
  */
 import { pause, runtime, sharedMemory } from "#platform";
 import { FRAME_MAX, FRAME_MIN } from "../assembly/layout.ts";
+import { parseFlows } from "./flows/rule.ts";
 import type { Attach, FunctionName, Host, Nic } from "./host.ts";
 import { parseMac } from "./mac.ts";
 import { median } from "./median.ts";
@@ -16,7 +17,7 @@ import { CaptureWriter, readCapture } from "./ports/capture-file.ts";
 import { FrameGenerator, type FrameSize, meanBytes } from "./ports/generator.ts";
 import { parseLcores, room, settle } from "./pvp-lcores.ts";
 import { parseRules } from "./rules.ts";
-import { Testbed, WIRE_MAC } from "./testbed.ts";
+import { portNamed, Testbed, WIRE_MAC } from "./testbed.ts";
 
 export interface PvpOptions {
   attach?: Attach[];
@@ -45,7 +46,10 @@ export interface PvpOptions {
   lcores?: string[];
   /** Text of the firewall's rules. */
   rules?: string;
-  lookup?: "learning";
+  /** How the switch finds the port; default "learning". */
+  lookup?: "learning" | "flows";
+  /** Text of the flow table's rules; port 0 is nic0, 1 guest0, and so on. Default: by destination MAC address. */
+  flows?: string;
   /** Measured rounds; default 7. */
   repeat?: number;
   seed?: number;
@@ -173,7 +177,7 @@ export function rowsOf({ attach, chain }: Pick<Checked, "attach" | "chain">): Ro
 
 /** @internal `PvpOptions` with the defaults filled in. */
 export type Checked = Required<Omit<PvpOptions, Optional>> & Pick<PvpOptions, Optional>;
-type Optional = "capture" | "out" | "packets" | "rules" | "lcores" | "signal" | "onProgress";
+type Optional = "capture" | "out" | "packets" | "rules" | "flows" | "lcores" | "signal" | "onProgress";
 
 /**
  * The options with their defaults.
@@ -191,7 +195,7 @@ export function checked(options: PvpOptions): Checked {
     attach: ["vhost", "iovtee"] as Attach[],
     size: [64, 1514, "imix"] as FrameSize[],
     function: "macswap" as FunctionName,
-    lookup: "learning" as const,
+    lookup: "learning" as "learning" | "flows",
     ...Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)),
   } as Checked;
   o.burst = whole("burst", options.burst ?? 32, 1, 256);
@@ -208,6 +212,9 @@ export function checked(options: PvpOptions): Checked {
   if (options.packets !== undefined) whole("packets", options.packets, 1, 2 ** 40);
   for (const size of o.size) if (size !== "imix") whole("size", size, 64, FRAME_MAX + 4);
   if (o.lcores) parseLcores(o.lcores);
+  if (o.flows !== undefined && o.lookup !== "flows")
+    throw new RangeError(`flows: rules for lookup "${o.lookup}", expected lookup "flows"`);
+  if (o.flows !== undefined) parseFlows(o.flows, portNamed);
   if (o.function === "firewall") parseRules(o.rules ?? "");
   return o;
 }
@@ -353,8 +360,8 @@ class Rig {
       notificationsPerPacket: per(this.#notifications + counts.notifications),
       gainVsVhost: gain,
       ...tally,
-      // What the guest's function drops on purpose isn't lost.
-      lost: tally.lost - (counts.drops.function ?? 0),
+      // What the guest's function or a rule drops on purpose isn't lost.
+      lost: tally.lost - (counts.drops.function ?? 0) - (counts.drops.flow ?? 0),
       drops: counts.drops,
     };
   }

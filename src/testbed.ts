@@ -11,6 +11,28 @@ const BYPASS: readonly Attach[] = ["passthrough", "sriov"];
 /** The station at the far end of the wire. */
 export const WIRE_MAC = localMac(0xff, 1);
 
+/**
+ * The rules of `--lookup flows` where none are given: by destination MAC address, with the same effect as learning.
+ * @param guests their MAC addresses, by port from 1 on; port 0 is the card
+ */
+export function flowsByMac(guests: readonly string[]): string[] {
+  return [
+    ...guests.map((mac, i) => `priority=2,dl_dst=${mac},actions=output:${i + 1}`),
+    "priority=1,dl_dst=01:00:00:00:00:00/01:00:00:00:00:00,actions=FLOOD",
+    "priority=0,actions=output:0",
+  ];
+}
+
+/** Port of the testbed's switch by name: nic0, then guest0, guest1 and so on. */
+export function portNamed(name: string): number | undefined {
+  const [, guest] = /^guest(\d{1,4})$/.exec(name) ?? [];
+  if (guest === undefined) return name === "nic0" ? 0 : undefined;
+  return Number(guest) + 1;
+}
+
+/** Bytes of a flow table, and a little more. */
+const FLOWS_BYTES = 12 * 1024 * 1024;
+
 export interface TestbedOptions {
   ring: number;
   /** Descriptors in the card's rings, but for those of mapped guests; default `ring`. */
@@ -22,6 +44,8 @@ export interface TestbedOptions {
   /** As in `PvpOptions`. */
   lcores?: string[];
   rules?: string;
+  lookup?: "learning" | "flows";
+  flows?: string;
 }
 
 export class Testbed {
@@ -60,7 +84,13 @@ export class Testbed {
     const guestBytes = Math.ceil((o.ring * 5000 + 64 * 2176) / 65536) * 65536 + o.ring * 300 + 32768;
     // What the card sends of functions, it reads first: all frames of a ring.
     const packetBuffer = bypass ? (o.ring + 64) * FRAME_ROOM : undefined;
-    const bytes = 8 * 1024 * 1024 + buffers * 2200 + count * (guestBytes + o.ring * 64) + (packetBuffer ?? 0);
+    const flowsBytes = o.lookup === "flows" ? FLOWS_BYTES : 0;
+    const bytes =
+      8 * 1024 * 1024 +
+      buffers * 2200 +
+      count * (guestBytes + o.ring * 64) +
+      (packetBuffer ?? 0) +
+      flowsBytes;
     const host = await Host.create({ memory: bytes, buffers, shared: o.lcores !== undefined });
     const nic = host.nic({
       ring: cardRing,
@@ -87,7 +117,13 @@ export class Testbed {
         );
       }
     }
-    const sw = bypass ? undefined : host.vswitch({ connect: [nic, ...guests], burst: o.burst });
+    const sw = bypass
+      ? undefined
+      : host.vswitch({
+          connect: [nic, ...guests],
+          burst: o.burst,
+          ...(o.lookup === "flows" ? { flows: o.flows ?? flowsByMac(guests.map((guest) => guest.mac)) } : {}),
+        });
     const heads = guests.filter((_, i) => i % chain === 0);
     const places = o.lcores && host.shared ? parseLcores(o.lcores) : undefined;
     return new Testbed(host, nic, guests, heads, sw, places);

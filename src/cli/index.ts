@@ -26,6 +26,7 @@ import { benchTable, table, verdict } from "../report/table.ts";
 import { type Found, findRuntimes } from "../runtimes/index.ts";
 import { attachments, chain, number, numbers, size, sizes } from "./arguments.ts";
 import { type BenchOptions, bench, isSound } from "./bench.ts";
+import { addFlow, deleteFlows, dumpFlows, traceFlow } from "./flows.ts";
 import { loads, measureLatency } from "./latency.ts";
 
 const BAD_INPUT = 2;
@@ -102,19 +103,20 @@ function print(report: Report): void {
   for (const line of lines) process.stdout.write(`${line}\n`);
 }
 
-interface PvpFlags extends Omit<PvpOptions, "capture" | "rules"> {
+interface PvpFlags extends Omit<PvpOptions, "capture" | "rules" | "flows"> {
   latency?: boolean;
   load?: number[];
   in?: string;
   rules?: string;
+  flows?: string;
   json?: string;
 }
 
 async function runPvp({ latency, load, ...flags }: PvpFlags): Promise<void> {
   if (latency) return runLatency(flags, load);
   if (load !== undefined) fail("--load is for --latency");
-  const { in: capture, json, rules, ...options } = flags;
-  for (const file of [capture, rules])
+  const { in: capture, json, rules, flows, ...options } = flags;
+  for (const file of [capture, rules, flows])
     if (file !== undefined && !existsSync(file)) fail(`${file}: no such file`);
   if (capture !== undefined && options.out !== undefined && existsSync(options.out)) {
     if (realpathSync(capture) === realpathSync(options.out))
@@ -125,17 +127,19 @@ async function runPvp({ latency, load, ...flags }: PvpFlags): Promise<void> {
     ...options,
     ...(capture === undefined ? {} : { capture }),
     ...(rules === undefined ? {} : { rules: readFileSync(rules, "utf8") }),
+    ...(flows === undefined ? {} : { flows: readFileSync(flows, "utf8") }),
   });
   tell(report, json);
   if (error !== undefined) fail(error);
 }
 
 async function runLatency(flags: PvpFlags, load: number[] | undefined): Promise<void> {
-  const { in: capture, out, repeat, json, rules, ...options } = flags;
+  const { in: capture, out, repeat, json, rules, flows, ...options } = flags;
   for (const [name, value] of Object.entries({ in: capture, out, repeat }))
     if (value !== undefined)
       fail(`--latency has no --${name}: its frames are generated, and it runs by time`);
-  if (rules !== undefined && !existsSync(rules)) fail(`${rules}: no such file`);
+  for (const file of [rules, flows])
+    if (file !== undefined && !existsSync(file)) fail(`${file}: no such file`);
   if (options.function === "firewall" && rules === undefined) fail("--function firewall needs --rules FILE");
   const report = await watched((watch) =>
     measureLatency({
@@ -144,6 +148,7 @@ async function runLatency(flags: PvpFlags, load: number[] | undefined): Promise<
       cpuTime,
       ...(load === undefined ? {} : { load }),
       ...(rules === undefined ? {} : { rules: readFileSync(rules, "utf8") }),
+      ...(flows === undefined ? {} : { flows: readFileSync(flows, "utf8") }),
     }),
   );
   tell(report, json);
@@ -280,8 +285,12 @@ program
   .option("--load <LIST>", "frames offered a second (default: 10k,100k,1M)", loads)
   .option("--rules <FILE>", "the firewall's rules, first match wins")
   .addOption(
-    new Option("--lookup <NAME>", "how the switch finds the port (default: learning)").choices(["learning"]),
+    new Option("--lookup <NAME>", "how the switch finds the port (default: learning)").choices([
+      "learning",
+      "flows",
+    ]),
   )
+  .option("--flows <FILE>", "rules of the flow table, as iovtee flows has them (default: by MAC address)")
   .option("--repeat <N>", "measured rounds (default: 7)", number)
   .option("--seed <N>", "for the order of sizes in imix (default: 1)", number)
   .option("--json <FILE>", "write the report as JSON; - for standard output")
@@ -328,6 +337,68 @@ program
     const found = await explain(attach);
     process.stdout.write(`${explanation(found)}\n`);
     process.exitCode = found.wrong === 0 ? 0 : 1;
+  });
+
+const flows = program
+  .command("flows")
+  .description(
+    "A file of rules for pvp --lookup flows, in ovs-ofctl's syntax. Port 0 is nic0, port 1 guest0, and so on.",
+  )
+  .addHelpText(
+    "after",
+    '\nExample:\n  iovtee flows add rules.txt "priority=10,in_port=nic0,udp,tp_dst=53,actions=output:guest0"',
+  );
+
+/** A file that must be there. */
+const present = (file: string): string => {
+  if (!existsSync(file)) fail(`${file}: no such file`);
+  return file;
+};
+
+flows
+  .command("add <file> <rule>")
+  .description("Appends a rule, once it has been understood.")
+  .addHelpText("after", '\nExample:\n  iovtee flows add rules.txt "table=0,arp,actions=FLOOD"')
+  .action((file: string, rule: string) =>
+    addFlow(file, existsSync(file) ? readFileSync(file, "utf8") : "", rule),
+  );
+
+flows
+  .command("del <file> [match]")
+  .description("Takes out the rules whose match is this one or narrower; without a match all.")
+  .option("--strict", "only the rule with exactly this match and priority")
+  .addHelpText("after", '\nExample:\n  iovtee flows del rules.txt "udp,tp_dst=53"')
+  .action((file: string, match = "", { strict = false }: { strict?: boolean }) => {
+    const n = deleteFlows(present(file), match, strict);
+    process.stdout.write(`${n} ${n === 1 ? "rule" : "rules"} deleted\n`);
+  });
+
+flows
+  .command("dump <file>")
+  .description("The rules by table and priority.")
+  .option("--in <FILE>", "run this capture through them, and print what they counted")
+  .option("--in-port <N>", "the port at which it comes in (default: 0)", number)
+  .addHelpText("after", "\nExample:\n  iovtee flows dump rules.txt --in trace.pcap")
+  .action(async (file: string, { in: capture, inPort }: { in?: string; inPort?: number }) => {
+    if (capture !== undefined) present(capture);
+    for (const line of await dumpFlows(present(file), capture, inPort)) process.stdout.write(`${line}\n`);
+  });
+
+flows
+  .command("trace <file> <frame-or-match>")
+  .description(
+    "Which rules a frame hits, table by table, and what is done with it: one in hexadecimal, or told by fields.",
+  )
+  .option(
+    "--in-port <PORT>",
+    "number or name of the port where it comes in (default: what the match says, or 0)",
+  )
+  .addHelpText(
+    "after",
+    '\nExample:\n  iovtee flows trace rules.txt "in_port=0,udp,nw_dst=10.0.0.1,tp_dst=53"',
+  )
+  .action(async (file: string, what: string, { inPort }: { inPort?: string }) => {
+    process.stdout.write(`${await traceFlow(present(file), what, inPort)}\n`);
   });
 
 program

@@ -57,10 +57,10 @@ export interface VSwitchOptions {
 /** What is connected, and to which switch: nobody else may take from its queues, on whichever lcore. */
 const connected = new WeakMap<Nic | Guest | FramePort, VSwitch>();
 
-const KINDS = {
-  learning: LookupKind.LEARNING,
-  flows: LookupKind.FLOWS,
-} as const;
+const KINDS: ReadonlyMap<unknown, LookupKind> = new Map([
+  ["learning", LookupKind.LEARNING],
+  ["flows", LookupKind.FLOWS],
+]);
 
 const ON_WORKER =
   'where a function can\'t go; expected "learning" or a WebAssembly.Module, or the switch on the calling thread';
@@ -237,7 +237,7 @@ export class VSwitch {
     core.setFields(this.address, {
       [SwitchLayout.external]: place,
       [SwitchLayout.externalState]: state?.bytes.byteOffset ?? 0,
-      [SwitchLayout.lookup]: typeof lookup === "string" ? KINDS[lookup] : LookupKind.EXTERNAL,
+      [SwitchLayout.lookup]: KINDS.get(lookup) ?? LookupKind.EXTERNAL,
     });
   }
 
