@@ -1,8 +1,8 @@
 /** The flow table: rules of Open vSwitch (ovs-fields(7), ovs-actions(7)) against a model, and what goes around them. */
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { FlowMatch } from "../assembly/layout.ts";
-import { type FramePort, Host, type VSwitch, type VSwitchOptions } from "../src/index.ts";
+import { FlowMatch, FlowTable } from "../assembly/layout.ts";
+import { type FramePort, Host, RuleError, type VSwitch, type VSwitchOptions } from "../src/index.ts";
 import {
   type Condition,
   type Fields,
@@ -469,4 +469,348 @@ describe("the core against the model", () => {
       { seed: 2, numRuns: 600 },
     );
   });
+});
+
+describe("frames that a guest can still change", () => {
+  test("from a guest's buffers, of any length, in one or in several: as from a port, and what the guest gets back is whole", async () => {
+    for (const attach of ["vhost", "iovtee"] as const) {
+      const host = await Host.create({ memory: 64 * 1024 * 1024, buffers: 1024 });
+      const nic = host.nic({ queues: 2 });
+      const guest = host.guest({ attach, run: "macswap", mac: MACS[1] as string });
+      const out = [host.port(), host.port()];
+      // From the card to the guest, which sends everything back with its addresses swapped.
+      const sw = host.vswitch({
+        connect: [nic, guest, ...out],
+        rules: 64,
+        flows: "in_port=0,actions=output:1",
+      });
+      fc.assert(
+        fc.property(
+          fc.array(rule, { maxLength: 12 }).map(distinct),
+          fc.array(frame.filter(hasTwoTagsAtMost), { minLength: 1, maxLength: 12 }),
+          (rules, frames) => {
+            for (const one of rules) Object.assign(one, { packets: 0, bytes: 0 });
+            // Port numbers of the model are 0 and 1 for the ports 2 and 3 here; the guest is 3 there.
+            const renumber = (text: string) =>
+              text.replace(/output:(\d)/g, (_, n) => `output:${Number(n) < 2 ? Number(n) + 2 : 9}`);
+            const mine = rules.filter(({ conditions, actions }) => {
+              const text = [...conditions, ...actions].map((one) => one.text).join();
+              return !/in_port|resubmit\(1|FLOOD/.test(text);
+            });
+            sw.flows.delete("in_port=1");
+            sw.flows.add(
+              mine
+                .map((one) => renumber(ruleText(one)).replace("priority", "in_port=1,priority"))
+                .filter((text) => text.startsWith("table=0")),
+            );
+            const sent = frames.map((one) => {
+              const made = one.slice();
+              made.set(macBytes(MACS[1] as string), 0);
+              return made;
+            });
+            const swapped = sent.map((one) => {
+              const made = one.slice();
+              made.copyWithin(0, 6, 12);
+              made.set(one.subarray(0, 6), 6);
+              return made;
+            });
+            const only = mine.filter(({ table }) => table === 0);
+            const wanted: Uint8Array[][] = [[], []];
+            for (const one of swapped)
+              forward(only, one, 3, 2).forEach((some, i) => void wanted[i]?.push(...some));
+            for (let round = 0; round < 2; round++) {
+              expect(nic.receive(sent)).toBe(sent.length);
+              host.drain();
+              expect(asHex(out.map(taken))).toEqual(asHex(wanted));
+              nic.transmit(() => {});
+            }
+            expect(astray(host)).toBe(0);
+            const { guests, pool } = host.stats();
+            expect(guests[0]?.drops).toEqual({});
+            expect(pool.available + pool.outstanding).toBe(pool.buffers);
+          },
+        ),
+        { seed: 3, numRuns: 150 },
+      );
+    }
+  });
+});
+
+describe("rules that change while frames come", () => {
+  const A = MACS[0] as string;
+  const B = MACS[1] as string;
+  const one = ether(B, A, 0x88b5, Array(46).fill(1));
+
+  test("take effect with the next frame; what was counted stays with the rules that counted it", async () => {
+    const { host, ports, sw } = await bench("priority=1,actions=output:1");
+    const send = () => {
+      ports[0]?.push([one]);
+      host.drain();
+      return ports.map((port) => taken(port).length);
+    };
+    expect([send(), send()]).toEqual([
+      [0, 1, 0, 0],
+      [0, 1, 0, 0],
+    ]);
+    sw.flows.add(`priority=2,dl_dst=${B},actions=output:2`);
+    expect([send(), send(), send()]).toEqual(Array(3).fill([0, 0, 1, 0]));
+    sw.flows.add(`priority=3,dl_src=${A},actions=output:3`);
+    expect(send()).toEqual([0, 0, 0, 1]);
+    expect(sw.flows.delete(`dl_src=${A}`)).toBe(1);
+    expect(send()).toEqual([0, 0, 1, 0]);
+    expect(counts(sw)).toEqual([
+      [4, 240],
+      [2, 120],
+    ]);
+    expect(sw.flows.delete()).toBe(2);
+    expect(send()).toEqual([0, 0, 0, 0]);
+    expect(host.stats().ports[0]?.drops).toEqual({ flow: 1 });
+  });
+
+  test("replaced by one with the same match and priority: counted anew; narrower ones go with a wider selection", async () => {
+    const { host, ports, sw } = await bench([
+      "priority=5,tcp,actions=drop",
+      "cookie=7,table=3,udp,tp_dst=53,actions=drop",
+    ]);
+    sw.flows.add("priority=5,tcp,actions=output:1");
+    expect(sw.flows.dump().map(({ text }) => text)).toEqual([
+      "cookie=0x0, table=0, n_packets=0, n_bytes=0, priority=5,tcp actions=output:1",
+      "cookie=0x7, table=3, n_packets=0, n_bytes=0, priority=32768,udp,tp_dst=53 actions=drop",
+    ]);
+    expect(sw.flows.delete("tcp,tp_dst=80")).toBe(0);
+    expect(sw.flows.delete("ip", { strict: true })).toBe(0);
+    expect(sw.flows.delete("cookie=7/0xf")).toBe(1);
+    expect(sw.flows.delete("ip")).toBe(1);
+    expect(host.stats().pool.outstanding).toBe(0);
+    expect(ports).toHaveLength(PORT_COUNT);
+  });
+
+  test("on lcores: rules come and go, the controller hears, nothing is lost", async () => {
+    const host = await Host.create({ memory: 64 * 1024 * 1024, buffers: 2048, shared: true });
+    const ports = [host.port(), host.port(), host.port()];
+    let heard = 0;
+    const sw = host.vswitch({ connect: ports, flows: "priority=1,actions=output:1", onPacketIn: () => heard++ });
+    const { done } = await host.launch([sw]);
+    let sent = 0;
+    let got = 0;
+    const take = () => {
+      for (const port of ports) got += port.take(() => {});
+      host.poll();
+    };
+    for (let i = 0; i < 60; i++) {
+      sent += ports[0]?.push(Array(8).fill(one)) ?? 0;
+      take();
+      if (i % 3 === 0) sw.flows.add(i % 2 ? "priority=9,actions=output:2" : "priority=9,actions=controller");
+      else if (i % 3 === 2) sw.flows.delete() && sw.flows.add("priority=1,actions=output:1");
+      await new Promise((later) => setTimeout(later, 1));
+    }
+    sw.flows.add("priority=9,actions=controller");
+    sent += ports[0]?.push(Array(8).fill(one)) ?? 0;
+    const dropped = () =>
+      host.stats().ports.reduce((n, { drops }) => n + Object.values(drops).reduce((a, b) => a + b, 0), 0);
+    for (const end = performance.now() + 5000; got + heard + dropped() < sent && performance.now() < end; ) {
+      take();
+      await new Promise((later) => setTimeout(later, 1));
+    }
+    host.stop();
+    await done;
+    expect(got + heard + dropped()).toBe(sent);
+    expect(heard).toBeGreaterThan(0);
+    expect(astray(host)).toBe(0);
+  }, 20_000);
+});
+
+describe("resubmit", () => {
+  test("in a circle ends, drops the frame, and is counted", async () => {
+    const { host, ports, sw } = await bench([
+      "table=0,actions=output:1,resubmit(,1)",
+      "table=1,actions=resubmit(,0)",
+    ]);
+    ports[0]?.push([ether(MACS[1] as string, MACS[0] as string, 0x88b5, Array(46).fill(0))]);
+    host.drain();
+    expect(ports.map((port) => taken(port).length)).toEqual([0, 0, 0, 0]);
+    expect(host.stats().ports[0]?.drops).toEqual({ flow: 1 });
+    expect(host.core.counter(sw.flows.address + FlowTable.tooDeep)).toBe(1);
+    const { tooDeep, actions, text } = sw.flows.trace("in_port=0");
+    expect({ tooDeep, actions }).toEqual({ tooDeep: true, actions: [] });
+    expect(text).toMatch(/^flow: .*\n( {2}table=[01].*\n){17}actions: drop \(too many/);
+  });
+
+  test("in sixteen branches stays bounded", async () => {
+    const twice = (table: number) => `table=${table},actions=resubmit(,${table + 1}),resubmit(,${table + 1})`;
+    const { host, ports } = await bench(Array.from({ length: 15 }, (_, i) => twice(i)));
+    ports[0]?.push([ether(MACS[1] as string, MACS[0] as string, 0x88b5, Array(46).fill(0))]);
+    host.drain();
+    expect(host.stats().ports[0]?.drops).toEqual({ flow: 1 });
+  });
+});
+
+describe("the controller", () => {
+  const one = ether(
+    MACS[1] as string,
+    MACS[0] as string,
+    0x88b5,
+    Array.from({ length: 100 }, (_, i) => i),
+  );
+
+  test("gets frames with where they come from, cut where the rule says so", async () => {
+    const seen: unknown[] = [];
+    const { host, ports } = await bench(
+      [
+        "table=0,in_port=2,actions=controller:20,resubmit(,4)",
+        "table=4,actions=mod_dl_dst:02:00:00:00:00:ff,controller(reason=no_match),output:1",
+      ],
+      { onPacketIn: (bytes, info) => void seen.push([bytes.slice(), info]) },
+    );
+    ports[2]?.push([one]);
+    host.poll();
+    const changed = one.slice();
+    changed.set(macBytes("02:00:00:00:00:ff"), 0);
+    expect(seen).toEqual([
+      [one.slice(0, 20), { inPort: 2, reason: "action", table: 0, length: 114 }],
+      [changed, { inPort: 2, reason: "noMatch", table: 4, length: 114 }],
+    ]);
+    expect(asHex([taken(ports[1] as FramePort)])).toEqual(asHex([[changed]]));
+    expect(astray(host)).toBe(0);
+  });
+
+  test("that doesn't come holds up nobody: the ring fills, the rest is dropped and counted, buffers come back", async () => {
+    const { host, ports, sw } = await bench("actions=controller,output:1");
+    for (let i = 0; i < 10; i++) {
+      ports[0]?.push(Array(40).fill(one));
+      host.drain();
+      expect(taken(ports[1] as FramePort)).toHaveLength(40);
+    }
+    expect(host.stats().ports[0]?.drops).toEqual({ controller: 144 });
+    let n = 0;
+    sw.flows.onPacketIn = () => n++;
+    host.poll();
+    expect(n).toBe(256);
+    expect(astray(host)).toBe(0);
+  });
+
+  test("may add rules from within, and its error reaches whoever polls, with no buffer lost", async () => {
+    const { host, ports, sw } = await bench("priority=0,actions=controller");
+    sw.flows.onPacketIn = (bytes, { inPort }) => {
+      sw.flows.add(`priority=1,in_port=${inPort},actions=output:1`);
+      if (bytes.length > 100) throw new Error("too long for me");
+    };
+    ports[0]?.push([one]);
+    expect(() => host.poll()).toThrow("too long for me");
+    ports[0]?.push([one]);
+    host.poll();
+    expect(taken(ports[1] as FramePort)).toHaveLength(1);
+    expect(astray(host)).toBe(0);
+  });
+});
+
+test("NORMAL is the learning switch: it learns, floods, and drops what that drops", async () => {
+  const flows = await bench("actions=NORMAL");
+  const host = await Host.create({ memory: 16 * 1024 * 1024, buffers: 512 });
+  const ports = Array.from({ length: PORT_COUNT }, () => host.port());
+  host.vswitch({ connect: ports });
+  fc.assert(
+    fc.property(fc.array(fc.tuple(frame, fc.integer({ min: 0, max: 3 })), { maxLength: 20 }), (frames) => {
+      for (const [bytes, from] of frames) {
+        const arrived = [flows, { host, ports }].map((one) => {
+          one.ports[from]?.push([bytes]);
+          one.host.drain();
+          return asHex(one.ports.map(taken));
+        });
+        expect(arrived[0]).toEqual(arrived[1]);
+      }
+      expect(flows.host.stats().ports.map(({ drops }) => drops)).toEqual(
+        host.stats().ports.map(({ drops }) => drops),
+      );
+    }),
+    { seed: 4, numRuns: 100 },
+  );
+});
+
+test("trace by the rules says what the core does", async () => {
+  const { sw } = await bench([
+    "table=0,priority=5,udp,nw_dst=10.0.0.0/24,actions=mod_nw_dst:10.1.0.1,resubmit(,1)",
+    "table=1,udp,nw_dst=10.1.0.1,actions=output:2",
+    "priority=1,actions=FLOOD",
+  ]);
+  const { text, steps } = sw.flows.trace("udp,nw_dst=10.0.0.7,tp_dst=53", "port1");
+  expect(text.split("\n").slice(1)).toEqual([
+    "  table=0, priority=5,udp,nw_dst=10.0.0.0/24 actions=mod_nw_dst:10.1.0.1,resubmit(,1)",
+    "  table=1, priority=32768,udp,nw_dst=10.1.0.1 actions=output:2",
+    "actions: mod_nw_dst:10.1.0.1,output:2",
+  ]);
+  expect(steps.map(({ table }) => table)).toEqual([0, 1]);
+  expect(sw.flows.trace(ether(MACS[1] as string, MACS[0] as string, 0x88b5)).text).toMatch(/actions: FLOOD$/);
+  expect(() => sw.flows.trace("udp", "port9")).toThrow(
+    "inPort: port9, expected the number or name of a port",
+  );
+});
+
+describe("a rule that can't be read", () => {
+  test.each([
+    ["table=0,nonsense=1,actions=drop", 9, "nonsense", "a field"],
+    ["tcp,tp_dst=99999,actions=drop", 12, "99999", "a port from 0 to 65535"],
+    ["dl_vlan=4096,actions=drop", 9, "4096", "a VLAN from 0 to 4095"],
+    ["actions=mod_vlan_vid:4096", 22, "4096", "a VLAN from 0 to 4095"],
+    ["vlan_vid=4096,actions=drop", 10, "4096", "a VLAN from 0 to 4095"],
+    ["in_port=nobody,actions=drop", 9, "nobody", "a port from 0 to 2047, or the name"],
+    ["nw_dst=10.0.0.0/8,actions=drop", 1, "nw_dst=10.0.0.0/8", '"ip or arp" in the rule'],
+    ["ip,nw_dst=10.0.0.0/33,actions=drop", 11, "10.0.0.0/33", "an IPv4 address"],
+    ["ip,tp_dst=5,actions=drop", 4, "tp_dst=5", '"tcp, udp or sctp'],
+    ["priority=65536,actions=drop", 10, "65536", "a priority from 0 to 65535"],
+    ["table=255,actions=drop", 7, "255", "a table from 0 to 254"],
+    ["tcp,udp,actions=drop", 5, "udp", "dl_type once"],
+    ["in_port=1", 10, "", '"actions="'],
+    ["actions=output:1,fly", 18, "fly", "an action: normal"],
+    ["actions=drop,output:1", 9, "drop", "drop alone"],
+    ["actions=push_vlan:0x9100", 19, "0x9100", "0x8100 or 0x88a8"],
+    ["actions=set_field:1->dl_type", 22, "dl_type", "a field that can be set: dl_src"],
+    ["actions=mod_nw_dst:10.0.0.1", 9, "mod_nw_dst:10.0.0.1", '"ip or arp" in the rule'],
+    ["actions=resubmit(1)", 18, "1)", "a port and a table"],
+    ["tcp,tcp_flags=+syn-foo,actions=drop", 15, "+syn-foo", "flags of fin"],
+    ["arp,arp_op=x,actions=drop", 12, "x", "a number from 0 to 255"],
+    ["dl_dst=02:00:00:00:01,actions=drop", 8, "02:00:00:00:01", "a MAC address"],
+    ["ipv6,ipv6_dst=::1::,actions=drop", 15, "::1::", "an IPv6 address"],
+  ])("%s: column %i", async (text, column, found, expected) => {
+    const { sw } = await bench("priority=7,actions=output:1");
+    const before = sw.flows.dump();
+    const error = (() => {
+      try {
+        sw.flows.add(["priority=1,actions=drop", text]);
+      } catch (caught) {
+        return caught;
+      }
+    })();
+    expect(error).toBeInstanceOf(RuleError);
+    const { line, column: where, message } = error as RuleError;
+    expect([line, where]).toEqual([2, column]);
+    expect(message).toContain(
+      found ? `"${found}", expected ${expected}` : `end of line, expected ${expected}`,
+    );
+    expect(sw.flows.dump()).toEqual(before);
+  });
+
+  test("more rules than there is room for: nothing changed", async () => {
+    const { sw } = await bench("actions=drop", { rules: 8 });
+    const eight = Array.from({ length: 8 }, (_, i) => `in_port=${i},actions=drop`);
+    expect(() => sw.flows.add(eight)).toThrow("flows: 9 rules, expected at most 8");
+    expect(sw.flows.dump()).toHaveLength(1);
+    sw.flows.add(eight.slice(1));
+    expect(sw.flows.dump()).toHaveLength(8);
+  });
+});
+
+test("what a dump says can be added again, and says the same", async () => {
+  const { sw } = await bench("actions=drop");
+  fc.assert(
+    fc.property(fc.array(rule, { maxLength: 10 }).map(distinct), (rules) => {
+      sw.flows.delete();
+      sw.flows.add(rules.map(ruleText));
+      const first = sw.flows.dump().map(({ text }) => text);
+      sw.flows.delete();
+      sw.flows.add(first);
+      expect(sw.flows.dump().map(({ text }) => text)).toEqual(first);
+    }),
+    { seed: 5, numRuns: 300 },
+  );
 });
