@@ -5,6 +5,9 @@
 import { Objects } from "./directory";
 import { Doorbell } from "./doorbell";
 import { External } from "./external";
+import { Classifier } from "./flow/classifier";
+import { Key } from "./flow/key";
+import { Megaflows } from "./flow/megaflow";
 import { Gen } from "./generator";
 import { Guests } from "./guest";
 import { Mappings } from "./iovtee";
@@ -189,4 +192,26 @@ export function pollBridge(bridge: usize): u32 {
 }
 export function reclaimBridge(bridge: usize): void {
   Bridges.reclaim(bridge);
+}
+
+// Flow tables. What was cached must be invalidated before rules change, while no lcore touches the table.
+
+/** A rule (layout: `FlowRule`), written but for its hash and its links. */
+export function insertFlowRule(table: usize, rule: usize): void {
+  Classifier.insert(table, rule);
+}
+export function removeFlowRule(table: usize, rule: usize): void {
+  Classifier.remove(table, rule);
+}
+/** Rules have what their cached flows have counted; none of these is used any more. */
+export function invalidateFlows(table: usize): void {
+  Megaflows.invalidate(table);
+}
+/** Rules have what their cached flows have counted. */
+export function countFlows(table: usize): void {
+  Megaflows.flushAll(table);
+}
+/** The key (FlowMatch.WITH_OFFSETS bytes) of the first `have` of a frame's `len` bytes. */
+export function extractKey(frame: usize, have: u32, len: u32, inPort: u32, key: usize): void {
+  Key.extract(frame, have, len, inPort, key);
 }

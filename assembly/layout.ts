@@ -76,6 +76,7 @@ export enum Kind {
   LCORE = 16,
   PCI_FUNCTION = 24,
   VEB = 25,
+  FLOW_TABLE = 26,
   RTE_FLOW_TABLE = 32,
   NETMAP_RING = 40,
   BRIDGE = 41,
@@ -1151,6 +1152,10 @@ export enum Drop {
   NO_PORT = 10,
   /** It threw or trapped over this burst. */
   LOOKUP_FAILED = 11,
+  /** A rule of the flow table says so, or none matches. */
+  FLOW = 12,
+  /** For the controller, which hasn't taken what came before. */
+  CONTROLLER = 13,
 }
 
 /**
@@ -1177,6 +1182,8 @@ export enum Switch {
   pending = 52,
   /** u16 by the number of an rte_flow rule's mark: 1 + the port that such a frame goes to, unread; 0 for none. Or 0. */
   marks = 56,
+  /** The flow table of Lookup.FLOWS. */
+  flows = 60,
   /** Scratch: the burst, its headers (first 16 bytes of each frame), and where each frame begins and goes. */
   packets = 64,
   headers = 24640, // packets + (QUEUE_MAX + 2 * BURST_MAX) * 16
@@ -1217,6 +1224,8 @@ export const BURST_DESCRIPTORS = 1536;
 
 /** Where a frame goes, when not to one port. */
 export enum Destination {
+  /** More than one output, or outputs of a changed frame: a flow's actions are gone through, frame by frame. */
+  ACTIONS = 0xfffb,
   /** A lookup's only: as the learning bridge says, which learns the frame's source. */
   NORMAL = 0xfffc,
   /** Of a burst: not one destination. */
@@ -1519,4 +1528,259 @@ export enum RteFlowTable {
   masks = 448, // order + MASKS_MAX
   MASKS_MAX = 128,
   SIZE = 12736, // masks + MASKS_MAX * RteFlowMask.SIZE
+}
+
+/**
+ * What a flow is told by: the fields of a frame that rules look at, and the same bytes as a mask. Numbers are in network
+ * order, but for the port. What a frame hasn't got is 0.
+ *
+ *     0       6       12        14     16      18    19    20      21     22          24      26      28
+ *     | dlDst | dlSrc | dlType | tci | inPort | tos | ttl | proto | frag | tcpFlags | tpSrc | tpDst | inner | - |
+ *     32                                               48
+ *     | ipv6Src, or nwSrc | nwDst of IPv4 and ARP      | ipv6Dst, or arpSha | arpTha |
+ */
+export enum FlowMatch {
+  dlDst = 0,
+  dlSrc = 6,
+  /** EtherType behind VLAN tags; 0x05ff for a frame with a length in its place (802.3). */
+  dlType = 12,
+  /** u16: the outer tag's priority and VLAN, with bit 0x1000 set; 0 without a tag. */
+  vlanTci = 14,
+  /** u16: the switch's port. */
+  inPort = 16,
+  nwTos = 18,
+  nwTtl = 19,
+  /** IP protocol, or ARP operation where it is below 256. */
+  nwProto = 20,
+  /** Bits of FlowFragment. */
+  nwFrag = 21,
+  /** u16: the 12 bits of TCP's flags. */
+  tcpFlags = 22,
+  /** Ports of TCP, UDP and SCTP; ICMP's type and code. None in later fragments and without the whole header. */
+  tpSrc = 24,
+  tpDst = 26,
+  /** u16: as `vlanTci`, of a second tag. */
+  vlanInner = 28,
+  nwSrc = 32,
+  nwDst = 36,
+  ipv6Src = 32,
+  ipv6Dst = 48,
+  arpSha = 48,
+  arpTha = 54,
+  SIZE = 64,
+  /** Behind the key: u16 offsets in the frame of the IP or ARP header and of the one behind IP; 0 where there is none. */
+  l3 = 64,
+  l4 = 66,
+  WITH_OFFSETS = 80,
+}
+
+export enum FlowFragment {
+  ANY = 1,
+  LATER = 2,
+}
+
+/** How much of a frame is looked at for its key, in bytes. */
+export const FLOW_HEAD = 256;
+
+/** Table lookups that a frame may take, and actions. */
+export const FLOW_LOOKUPS = 16;
+export const FLOW_ACTIONS = 32;
+
+/** A rule of the flow table. Of rules with equal masks and keys the one with the highest priority comes first. */
+export enum FlowRule {
+  /** FlowMatch, under the mask. */
+  key = 0,
+  priority = 64,
+  /** Counts the rules that were added: of equal priorities the first one wins. */
+  order = 68,
+  /** Address of its FlowMask. */
+  mask = 72,
+  next = 76,
+  /** Address of its actions, and how many. */
+  actions = 80,
+  actionCount = 84,
+  hash = 88,
+  packets = 96,
+  bytes = 104,
+  SIZE = 128,
+}
+
+/** A mask: of rules of one table (tuple space), or of megaflows. */
+export enum FlowMask {
+  mask = 0,
+  /** Makes equal keys under other masks hash differently. */
+  seed = 64,
+  /** No rule under it has more. */
+  priority = 68,
+  hits = 72,
+  /** Number of the table that its rules are in. */
+  table = 76,
+  SIZE = 128,
+}
+
+/**
+ * A cached flow ("megaflow"): all frames that agree in the bits of `mask`, which are those that were consulted to
+ * find its actions, through all tables.
+ */
+export enum Megaflow {
+  key = 0,
+  mask = 64,
+  /** Is current while it is the table's. */
+  generation = 128,
+  /** Port, or Destination; and for Destination.DROP the reason (Drop). */
+  to = 132,
+  why = 136,
+  /** Address of its FlowMask. */
+  under = 140,
+  /** u64 counters that its rules don't have yet. */
+  packets = 144,
+  bytes = 152,
+  ruleCount = 160,
+  actionCount = 164,
+  /** u32 addresses of the rules that were hit, and of their actions in order. */
+  rules = 192,
+  actions = 256, // rules + FLOW_LOOKUPS * 4
+  SIZE = 384, // actions + FLOW_ACTIONS * 4
+}
+
+/** One action of a rule. */
+export enum FlowAction {
+  kind = 0,
+  /** OUTPUT: port. CONTROLLER: most bytes. RESUBMIT: port to say that it came in at, or FLOW_SAME. */
+  port = 4,
+  /** RESUBMIT: table. CONTROLLER: the reason that is told; PUSH_VLAN: TPID. SET: FlowField. */
+  argument = 8,
+  /** CONTROLLER: the rule's table. SET: where in FlowMatch the field is, and its bytes. */
+  at = 12,
+  bytes = 14,
+  /** SET: up to 16 bytes, in network order. */
+  value = 16,
+  mask = 32,
+  SIZE = 48,
+}
+
+/** `FlowAction.port` of a resubmit that keeps the port. */
+export const FLOW_SAME = 0xffff;
+
+export enum FlowActionKind {
+  OUTPUT = 1,
+  /** Back to where it came from. */
+  IN_PORT = 2,
+  FLOOD = 3,
+  NORMAL = 4,
+  CONTROLLER = 5,
+  RESUBMIT = 6,
+  SET = 7,
+  PUSH_VLAN = 8,
+  STRIP_VLAN = 9,
+}
+
+/** What SET sets, by what a frame must have for it. */
+export enum FlowField {
+  ETHERNET = 0,
+  /** The outer tag. */
+  VLAN = 1,
+  /** The same; a frame without a tag gets one. */
+  VLAN_OR_PUSH = 2,
+  /** IPv4 or IPv6: type of service (traffic class), time to live (hop limit). */
+  IP = 3,
+  IPV4 = 4,
+  IPV6 = 5,
+  /** Ports of TCP or UDP. */
+  PORTS = 6,
+  ICMP = 7,
+  ICMPV6 = 8,
+  ARP = 9,
+}
+
+/**
+ * The flow table of a switch: rules, found by masks; in front of them megaflows, found by masks, and in front of those
+ * a cache by the hash of the frame's key.
+ */
+export enum FlowTable {
+  id = 0,
+  /** Moved on by each change of the rules: no megaflow of another one is used. */
+  generation = 4,
+  /** 1: some rule looks at more than MAC addresses, EtherType and port. */
+  deep = 8,
+  rules = 12,
+  /** Hash of rules: u32 slots, upper half of the hash and number of the rule + 1; open addressing. */
+  index = 16,
+  indexMask = 20,
+  /** FlowMasks of rules by table: u32 addresses; u16 begin and end of each of 256 tables' part of them. */
+  masks = 24,
+  tables = 28,
+  /** u32 hash and u32 address of a megaflow, by the hash of any key. */
+  cache = 32,
+  cacheMask = 36,
+  megaflows = 40,
+  megaflowMask = 44,
+  /** 4-way buckets of u32, as in `index`. */
+  buckets = 48,
+  bucketMask = 52,
+  /** Megaflows are used round by round: the next to be made, and the first of this generation. Run free. */
+  next = 56,
+  first = 60,
+  /** FlowMasks of megaflows, u32 addresses of them by use, and how many. */
+  megaflowMasks = 64,
+  maskOrder = 68,
+  maskCount = 72,
+  MASKS_MAX = 64,
+  /** Ring of frames for the controller. */
+  controller = 76,
+  /** FlowExact entries by the hash of what they hold. */
+  exact = 120,
+  /** A place for each frame of a burst, where it is changed; a guest can't change it there. */
+  places = 80,
+  /** u64 counters: frames whose flow wasn't in the cache, but cached, and not even that; flows that ask for too much. */
+  megaflowHits = 96,
+  misses = 104,
+  tooDeep = 112,
+  /** FlowMatch: bits that any rule looks at. */
+  union = 128,
+  /** Scratch: the key of a frame, of one that is changed, the mask that was consulted. */
+  key = 192,
+  edited = 272,
+  consulted = 352,
+  /** Packet: the frame that is changed now. */
+  work = 416,
+  /** u32 by frame of the burst: the megaflow whose actions it takes, and its length. */
+  flows = 448,
+  lengths = 1472, // flows + 4 * BURST_MAX
+  /** Of a plain frame's bytes 0 to 15, 14 to 29 and 30 to 45: the bits that count; see `FlowExact`. */
+  plain = 2496, // lengths + 4 * BURST_MAX
+  /** u32 factors of a key's words in hashes. */
+  factors = 2544, // plain + 48
+  SIZE = 2624,
+}
+
+/**
+ * The flow of frames that agree in the bytes that count, as they stand in the frame: no key is made. For plain frames
+ * only: without tags; where a rule looks beyond the first 16 bytes, TCP or UDP over IPv4 without options and fragments.
+ *
+ *     | bytes 0 .. 13 | port u16 | bytes 14 .. 29 | 30 .. 43 | TCP's flags | flow u32 | generation u32 | to u32 | - |
+ */
+export enum FlowExact {
+  key = 0,
+  flow = 48,
+  generation = 52,
+  to = 56,
+  SIZE = 64,
+  /** A hash has 12 bits here. */
+  COUNT = 4096,
+}
+
+/** A place in `FlowTable.places`: room in front for two tags, then the longest frame. */
+export enum FlowPlace {
+  HEADROOM = 64,
+  SIZE = 9152, // HEADROOM + FRAME_ROOM
+}
+
+/**
+ * In a packet descriptor for the controller: `flags` is table << 8 | reason, `room` the frame's whole length, `mark` the
+ * port where it came in.
+ */
+export enum PacketInReason {
+  NO_MATCH = 0,
+  ACTION = 1,
 }

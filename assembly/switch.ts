@@ -11,16 +11,24 @@ import { Copy } from "./copy";
 import { Count } from "./count";
 import { Objects } from "./directory";
 import { External } from "./external";
+import { Edit } from "./flow/edit";
+import { Flows } from "./flow/flows";
+import { PacketIn } from "./flow/packet-in";
 import { Mappings } from "./iovtee";
 import {
   BURST_DESCRIPTORS,
   BURST_MAX,
   Destination,
   Drop,
+  FlowAction,
+  FlowActionKind,
+  FlowPlace,
+  FlowTable,
   Kind,
   Kring,
   Lookup,
   Mapping,
+  Megaflow,
   NetmapSlot,
   Nic,
   Packet,
@@ -135,7 +143,8 @@ export class Switching {
     const burst = load<u32>(sw, Switch.burst);
     const to = sw + Switch.packets;
     const mapping: usize = load<u32>(q, RxQueue.mapping);
-    let moved = mapping ? Switching.passMapped(sw, port, q, mapping, burst) : 0;
+    const learns = load<u32>(sw, Switch.lookup) == Lookup.LEARNING;
+    let moved = mapping && learns ? Switching.passMapped(sw, port, q, mapping, burst) : 0;
     // What isn't one guest's is for all: a burst for each, sorted together.
     let left = burst * (mapping ? 1 : max<u32>(load<u32>(sw, Switch.ports), 2) - 1) - moved;
     for (let n: u32 = 1; n && left; ) {
@@ -189,12 +198,14 @@ export class Switching {
   static process(sw: usize, port: usize, n: u32): u32 {
     const packets = sw + Switch.packets;
     const frames =
-      load<u32>(sw, Switch.lookup) == Lookup.EXTERNAL
-        ? External.classify(sw, port, n)
-        : Learning.classify(sw, port, n);
+      load<u32>(sw, Switch.lookup) == Lookup.FLOWS
+        ? Flows.classify(sw, port, n)
+        : load<u32>(sw, Switch.lookup) == Lookup.EXTERNAL
+          ? External.classify(sw, port, n)
+          : Learning.classify(sw, port, n);
     Count.add(port + Port.rxPackets, frames);
     const to = load<u32>(sw, Switch.common);
-    if (to < <u32>Destination.MIXED) {
+    if (to < <u32>Destination.ACTIONS) {
       const out = Switching.port(sw, to);
       const alike = load<u32>(sw, Switch.alike);
       Switching.deliver(sw, out, packets, n, frames, sw + Switch.headers, sw + Switch.spare, alike);
@@ -207,9 +218,10 @@ export class Switching {
     } else {
       const aware = load<u32>(sw, Switch.vlanAware) != 0;
       const alike = load<u32>(sw, Switch.alike);
-      if (!aware && alike && Switching.forwardAlike(sw, frames, alike)) return frames;
+      const listed = to == Destination.ACTIONS;
+      if (!aware && !listed && alike && Switching.forwardAlike(sw, frames, alike)) return frames;
       if (frames == n) Learning.index(sw, n);
-      if (aware) Switching.forwardTagged(sw, port, frames);
+      if (aware || listed) Switching.forwardEach(sw, port, frames);
       else Switching.forward(sw, port, frames);
     }
     return frames;
@@ -403,50 +415,96 @@ export class Switching {
   }
 
   /**
-   * A VLAN-aware switch: frame by frame, since a tag may have to be put on or taken off (802.1Q, 8.1).
-   * That is done on a copy in host memory.
+   * Frame by frame: on a VLAN-aware switch, since a tag may have to be put on or taken off (802.1Q, 8.1), which is done
+   * on a copy in host memory; and where flows have lists of actions, so that frames stay in their order.
    */
-  static forwardTagged(sw: usize, port: usize, frames: u32): void {
-    const ports = load<u32>(sw, Switch.ports);
-    const from = load<u32>(port, Port.index);
+  static forwardEach(sw: usize, port: usize, frames: u32): void {
+    const aware = load<u32>(sw, Switch.vlanAware);
     for (let f: u32 = 0; f < frames; f++) {
-      const d = <u32>load<u16>(sw + Switch.destination + f * 2);
-      if (d == Destination.DROP) continue;
-      const vlan = <u32>load<u16>(sw + Switch.vid + f * 2);
-      const flood = d == Destination.FLOOD;
-      if (flood) Count.add(port + Port.flooded, 1);
-      const end = flood ? ports : d + 1;
-      for (let to: u32 = flood ? 0 : d; to < end; to++) {
-        const out = Switching.port(sw, to);
-        if ((flood && to == from) || !load<u32>(out, Port.up)) continue;
-        if (!Learning.member(out, vlan)) {
-          if (!flood) Count.add(out + Port.drops + Drop.VLAN * 8, 1);
-          continue;
-        }
-        const some = Switching.gather(sw, f, 0);
-        if (Switching.taggedFor(out, vlan, v128.load(sw + Switch.outHeaders)))
-          Switching.deliverGathered(sw, out, some);
-        else Switching.deliverRetagged(sw, out, some & 0xffff, vlan);
-      }
-    }
-    for (let f: u32 = 0; f < frames; f++) {
-      // What was retagged was copied; only an unchanged frame can have been taken.
       const d = <u32>load<u16>(sw + Switch.destination + f * 2);
       const first = <u32>load<u16>(sw + Switch.first + f * 2);
       const segments = <u32>load<u16>(sw + Switch.first + f * 2 + 2) - first;
       let takes: u32 = 0;
-      if (d < <u32>Destination.FLOOD) {
-        const out = Switching.port(sw, d);
-        const vlan = <u32>load<u16>(sw + Switch.vid + f * 2);
-        if (
-          load<u32>(out, Port.up) &&
-          Learning.member(out, vlan) &&
-          Switching.taggedFor(out, vlan, v128.load(sw + Switch.headers + f * 16))
-        ) {
-          takes = load<u32>(out, Port.takes);
-        }
+      if (d == Destination.ACTIONS) Switching.act(sw, port, f);
+      else if (d != Destination.DROP) {
+        // Of a flow whose rule says where the frame goes the VLAN doesn't matter: 0.
+        const vlan: u32 = aware ? load<u16>(sw + Switch.vid + f * 2) : 0;
+        const from = sw + Switch.packets + first * Packet.SIZE;
+        takes = Switching.sendTo(sw, port, d, vlan, from, segments, v128.load(sw + Switch.headers + f * 16));
       }
       Switching.release(sw, sw + Switch.packets + first * Packet.SIZE, segments, takes);
+    }
+  }
+
+  /**
+   * One frame of a VLAN (0: of any) to a port, or to all but the one where it came in. Returns whose buffers were taken,
+   * or 0: what was retagged or flooded was copied.
+   */
+  static sendTo(sw: usize, port: usize, d: u32, vlan: u32, from: usize, segments: u32, header: v128): u32 {
+    const flood = d == Destination.FLOOD;
+    if (flood) Count.add(port + Port.flooded, 1);
+    const end = flood ? load<u32>(sw, Switch.ports) : d + 1;
+    let takes: u32 = 0;
+    for (let to: u32 = flood ? 0 : d; to < end; to++) {
+      const out = Switching.port(sw, to);
+      if ((flood && to == load<u32>(port, Port.index)) || !load<u32>(out, Port.up)) continue;
+      if (vlan && !Learning.member(out, vlan)) {
+        if (!flood) Count.add(out + Port.drops + Drop.VLAN * 8, 1);
+        continue;
+      }
+      Desc.copy(sw + Switch.out, from, segments);
+      // A frame for several ports belongs to none of them: it is copied to each.
+      if (flood)
+        for (let i: u32 = 0; i < segments; i++)
+          store<u16>(sw + Switch.out + i * Packet.SIZE, 0, Packet.owner);
+      v128.store(sw + Switch.outHeaders, header);
+      if (vlan && !Switching.taggedFor(out, vlan, header)) Switching.deliverRetagged(sw, out, segments, vlan);
+      else {
+        Switching.deliverGathered(sw, out, segments + 0x10000);
+        if (!flood) takes = load<u32>(out, Port.takes);
+      }
+    }
+    return takes;
+  }
+
+  /**
+   * The actions of frame `f`'s flow, in their order, on the copy of it in its place (`FlowTable.places`): what is sent is
+   * copied from there.
+   */
+  static act(sw: usize, port: usize, f: u32): void {
+    const t: usize = load<u32>(sw, Switch.flows);
+    const flow: usize = load<u32>(t + f * 4, FlowTable.flows);
+    const work = t + FlowTable.work;
+    const place: usize = load<u32>(t, FlowTable.places) + f * FlowPlace.SIZE + FlowPlace.HEADROOM;
+    const inPort = load<u32>(port, Port.index);
+    v128.store(work, i64x2.splat(0));
+    store<u32>(work, <u32>place);
+    store<u16>(work, <u16>load<u32>(t + f * 4, FlowTable.lengths), Packet.len);
+    const count = load<u32>(flow, Megaflow.actionCount);
+    for (let i: u32 = 0; i < count; i++) {
+      const action: usize = load<u32>(flow + i * 4, Megaflow.actions);
+      const kind = load<u32>(action);
+      const header = v128.load(load<u32>(work));
+      let to: u32 = Destination.DROP;
+      let vlan: u32 = 0;
+      if (kind > <u32>FlowActionKind.RESUBMIT) {
+        if (Edit.apply(t, action)) continue;
+        Learning.drop(port, Drop.TOO_LARGE);
+        return;
+      }
+      if (kind == FlowActionKind.CONTROLLER) PacketIn.send(sw, t, port, action, sw + Switch.spare);
+      else if (kind == FlowActionKind.FLOOD) to = Destination.FLOOD;
+      else if (kind == FlowActionKind.IN_PORT) to = inPort;
+      else if (kind == FlowActionKind.OUTPUT) {
+        to = load<u32>(action, FlowAction.port);
+        const back = to == inPort;
+        if (back || to >= load<u32>(sw, Switch.ports))
+          to = Learning.drop(port, back ? Drop.HAIRPIN : Drop.DOWN);
+      } else {
+        to = Learning.lookup(sw, port, header, f);
+        if (load<u32>(sw, Switch.vlanAware)) vlan = load<u16>(sw + Switch.vid + f * 2);
+      }
+      if (to != Destination.DROP) Switching.sendTo(sw, port, to, vlan, work, 1, header);
     }
   }
 

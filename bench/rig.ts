@@ -20,6 +20,10 @@ export interface RigOptions {
   packed?: boolean;
   /** The card's filter names the frame's port and the switch believes it; default: over IOVTee only, as `Host` does. */
   mark?: boolean;
+  /** The guest's MAC address; default: any. */
+  mac?: string;
+  /** Rules of a flow table, in place of learning. */
+  flows?: string[];
 }
 
 /** One host and what it took, round by round. */
@@ -38,8 +42,15 @@ export class Rig {
     const { attach, size, shared = false, packed = false, mark = attach === "iovtee" } = options;
     const host = await Host.create({ shared, buffers: 1024 + 4 * RING });
     const nic = host.nic({ ring: RING, queues: 2 });
-    const guest = host.guest({ attach, run: "macswap", ring: RING, packed });
-    const sw = host.vswitch({ connect: [nic, guest] });
+    const { flows, mac: address } = options;
+    const guest = host.guest({
+      attach,
+      run: "macswap",
+      ring: RING,
+      packed,
+      ...(address ? { mac: address } : {}),
+    });
+    const sw = host.vswitch({ connect: [nic, guest], ...(flows ? { flows } : {}) });
     if (attach === "vhost" && mark) nic.steer(guest.mac, 0, 0, sw.indexOf(guest));
     const port = sw.ports[sw.indexOf(nic)];
     if (!port) throw new Error("the NIC has no port");

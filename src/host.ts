@@ -27,6 +27,9 @@ import { VSwitch, type VSwitchOptions } from "./roles/vswitch.ts";
 import { type Counted, type HostStats, readStats } from "./stats.ts";
 
 export { DROP, FLOOD, LookupBurst, type LookupFunction, NORMAL } from "./core/lookup.ts";
+export type { FlowStats, PacketIn, PacketInInfo } from "./flows/flows.ts";
+export { Flows } from "./flows/flows.ts";
+export type { Trace } from "./flows/trace.ts";
 export { LcoreError, WorkerLcore } from "./lcore/lcore.ts";
 export type { Role } from "./lcore/placement.ts";
 export { FramePort } from "./ports/frame-port.ts";
@@ -88,6 +91,7 @@ export class Host implements Counted {
   /** Addresses of all lcores there ever were; number 0 is the calling thread's. */
   readonly #lcores: number[];
   #placed = new Map<Role, number>();
+  readonly #checks: (() => void)[] = [];
   #changing = 0;
   #netmaps = 0;
   #stopped = true;
@@ -208,6 +212,10 @@ export class Host implements Counted {
     }
   }
 
+  afterPoll(check: () => void): void {
+    this.#checks.push(check);
+  }
+
   /**
    * One turn of every switch and guest.
    * @returns frames moved
@@ -226,6 +234,8 @@ export class Host implements Counted {
     } catch (error) {
       this.core.exports.abandonBursts(this.lcore);
       throw error;
+    } finally {
+      for (const check of this.#checks) check();
     }
   }
 

@@ -33,6 +33,7 @@ export interface LatencyOptions
     | "lcores"
     | "rules"
     | "lookup"
+    | "flows"
     | "seed"
     | "signal"
     | "onProgress"

@@ -8,6 +8,7 @@
  */
 import { pause, runtime, sharedMemory } from "#platform";
 import { FRAME_MAX, FRAME_MIN } from "../assembly/layout.ts";
+import { parseFlows } from "./flows/rule.ts";
 import type { Attach, FunctionName, Host, Nic } from "./host.ts";
 import { parseMac } from "./mac.ts";
 import { median } from "./median.ts";
@@ -17,7 +18,7 @@ import { FrameGenerator, type FrameSize, meanBytes } from "./ports/generator.ts"
 import { parseLcores, room, settle } from "./pvp-lcores.ts";
 import type { RteFlowEntry } from "./roles/rte-flow.ts";
 import { parseRules } from "./rules.ts";
-import { type LookupSource, Testbed, WIRE_MAC } from "./testbed.ts";
+import { type LookupSource, portNamed, Testbed, WIRE_MAC } from "./testbed.ts";
 
 export interface PvpOptions {
   attach?: Attach[];
@@ -54,6 +55,8 @@ export interface PvpOptions {
   queues?: number;
   /** Who says where frames go at the switch (docs/lookup.md); instead of a function what makes one, for each switch. */
   lookup?: LookupSource;
+  /** Text of the flow table's rules; port 0 is nic0, 1 guest0, and so on. Default: by destination MAC address. */
+  flows?: string;
   /** Measured rounds; default 7. */
   repeat?: number;
   seed?: number;
@@ -183,7 +186,16 @@ export function rowsOf({ attach, chain }: Pick<Checked, "attach" | "chain">): Ro
 
 /** @internal `PvpOptions` with the defaults filled in. */
 export type Checked = Required<Omit<PvpOptions, Optional>> & Pick<PvpOptions, Optional>;
-type Optional = "capture" | "out" | "packets" | "rules" | "flow" | "lcores" | "signal" | "onProgress";
+type Optional =
+  | "capture"
+  | "out"
+  | "packets"
+  | "rules"
+  | "flow"
+  | "flows"
+  | "lcores"
+  | "signal"
+  | "onProgress";
 
 /**
  * The options with their defaults.
@@ -201,7 +213,7 @@ export function checked(options: PvpOptions): Checked {
     attach: ["vhost", "iovtee"] as Attach[],
     size: [64, 1514, "imix"] as FrameSize[],
     function: "macswap" as FunctionName,
-    lookup: "learning" as const,
+    lookup: "learning" as LookupSource,
     flowOffload: true,
     ...Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)),
   } as Checked;
@@ -223,6 +235,9 @@ export function checked(options: PvpOptions): Checked {
   if (options.packets !== undefined) whole("packets", options.packets, 1, 2 ** 40);
   for (const size of o.size) if (size !== "imix") whole("size", size, 64, FRAME_MAX + 4);
   if (o.lcores) parseLcores(o.lcores);
+  if (o.flows !== undefined && o.lookup !== "flows")
+    throw new RangeError(`flows: rules for lookup "${o.lookup}", expected lookup "flows"`);
+  if (o.flows !== undefined) parseFlows(o.flows, portNamed);
   if (o.function === "firewall") parseRules(o.rules ?? "");
   return o;
 }
@@ -379,8 +394,9 @@ class Rig {
       notificationsPerPacket: per(this.#notifications + counts.notifications),
       gainVsVhost: gain,
       ...tally,
-      // What the guest's function or a rule of the card's drops on purpose isn't lost.
-      lost: tally.lost - (counts.drops.function ?? 0) - (counts.drops.rxFlowDrop ?? 0),
+      // What the guest's function or a rule, of the card's or of the switch's, drops on purpose isn't lost.
+      lost:
+        tally.lost - (counts.drops.function ?? 0) - (counts.drops.rxFlowDrop ?? 0) - (counts.drops.flow ?? 0),
       drops: counts.drops,
       ...(this.#flows.length > 0 ? { flows: this.#matched() } : {}),
     };

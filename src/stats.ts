@@ -118,6 +118,8 @@ const DROPS: [keyof typeof Drop, string][] = [
   ["LOOKUP", "lookup"],
   ["NO_PORT", "noPort"],
   ["LOOKUP_FAILED", "lookupFailed"],
+  ["FLOW", "flow"],
+  ["CONTROLLER", "controller"],
 ];
 const REFUSALS: [keyof typeof Refusal, string][] = [
   ["OUT_OF_REGION", "outOfRegion"],

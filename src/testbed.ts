@@ -20,7 +20,28 @@ const BYPASS: readonly Attach[] = ["passthrough", "sriov"];
 export const WIRE_MAC = localMac(0xff, 1);
 
 /** A switch's lookup; instead of a function what makes one, called for each switch. */
-export type LookupSource = "learning" | WebAssembly.Module | (() => LookupFunction);
+export type LookupSource = "learning" | "flows" | WebAssembly.Module | (() => LookupFunction);
+/**
+ * The rules of `--lookup flows` where none are given: by destination MAC address, with the same effect as learning.
+ * @param guests their MAC addresses, by port from 1 on; port 0 is the card
+ */
+export function flowsByMac(guests: readonly string[]): string[] {
+  return [
+    ...guests.map((mac, i) => `priority=2,dl_dst=${mac},actions=output:${i + 1}`),
+    "priority=1,dl_dst=01:00:00:00:00:00/01:00:00:00:00:00,actions=FLOOD",
+    "priority=0,actions=output:0",
+  ];
+}
+
+/** Port of the testbed's switch by name: nic0, then guest0, guest1 and so on. */
+export function portNamed(name: string): number | undefined {
+  const [, guest] = /^guest(\d{1,4})$/.exec(name) ?? [];
+  if (guest === undefined) return name === "nic0" ? 0 : undefined;
+  return Number(guest) + 1;
+}
+
+/** Bytes of a flow table, and a little more. */
+const FLOWS_BYTES = 12 * 1024 * 1024;
 
 export interface TestbedOptions {
   ring: number;
@@ -38,6 +59,7 @@ export interface TestbedOptions {
   /** Receive queues that share what no filter names, by RSS; default 1. */
   queues?: number;
   lookup?: LookupSource;
+  flows?: string;
 }
 
 export class Testbed {
@@ -83,12 +105,14 @@ export class Testbed {
     const packetBuffer = bypass ? (o.ring + 64) * FRAME_ROOM : undefined;
     // A pipe's memory has the card's buffers too.
     const pipes = row.filter((attach) => attach === "pipe").length * o.guests;
+    const flowsBytes = o.lookup === "flows" ? FLOWS_BYTES : 0;
     const bytes =
       8 * 1024 * 1024 +
       buffers * 2200 +
       count * (guestBytes + o.ring * 64) +
       pipes * (o.ring * 9000 + 262144) +
-      (packetBuffer ?? 0);
+      (packetBuffer ?? 0) +
+      flowsBytes;
     const host = await Host.create({ memory: bytes, buffers, shared: o.lcores !== undefined });
     const nic = host.nic({
       ring: cardRing,
@@ -126,7 +150,9 @@ export class Testbed {
       : host.vswitch({
           connect: [nic, ...connected],
           burst: o.burst,
-          lookup: typeof lookup === "function" ? lookup() : lookup,
+          ...(lookup === "flows"
+            ? { flows: o.flows ?? flowsByMac(guests.map((guest) => guest.mac)) }
+            : { lookup: typeof lookup === "function" ? lookup() : lookup }),
         });
     nic.flow.runLines(o.flow ?? "");
     for (const guest of bridged) host.bridge(nic, guest).burst = o.burst;

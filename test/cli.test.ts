@@ -51,7 +51,10 @@ test.each([
   [["pvp", "--load", "10k"], /--load is for --latency/],
   [["pvp", "--latency", "--load", "10g"], /"10g", expected frames a second, as 500, 10k or 2\.5M/],
   [["pvp", "--latency", "--in", SAMPLE], /--latency has no --in/],
-  [["pvp", "--lookup", "fast"], /--lookup: "fast", expected learning, js, wasm, FILE\.mjs or FILE\.wasm/],
+  [
+    ["pvp", "--lookup", "fast"],
+    /--lookup: "fast", expected learning, flows, js, wasm, FILE\.mjs or FILE\.wasm/,
+  ],
   [["pvp", "--lookup", "no-such.mjs"], /no-such\.mjs: no such file/],
   [["pvp", "--lookup", "biome.wasm"], /biome\.wasm: no such file/],
   [

@@ -27,6 +27,7 @@ import { benchTable, flowLines, table, verdict } from "../report/table.ts";
 import { type Found, findRuntimes } from "../runtimes/index.ts";
 import { attachments, chain, number, numbers, size, sizes } from "./arguments.ts";
 import { type BenchOptions, bench, isSound } from "./bench.ts";
+import { addFlow, deleteFlows, dumpFlows, traceFlow } from "./flows.ts";
 import { loads, measureLatency } from "./latency.ts";
 import { LookupError, lookupOf } from "./lookup.ts";
 
@@ -104,21 +105,22 @@ function print(report: Report): void {
   for (const line of lines) process.stdout.write(`${line}\n`);
 }
 
-interface PvpFlags extends Omit<PvpOptions, "capture" | "rules" | "flow" | "lookup"> {
+interface PvpFlags extends Omit<PvpOptions, "capture" | "rules" | "flow" | "flows" | "lookup"> {
   latency?: boolean;
   load?: number[];
   in?: string;
   rules?: string;
   flow?: string;
   lookup?: string;
+  flows?: string;
   json?: string;
 }
 
 async function runPvp({ latency, load, ...flags }: PvpFlags): Promise<void> {
   if (latency) return runLatency(flags, load);
   if (load !== undefined) fail("--load is for --latency");
-  const { in: capture, json, rules, flow, lookup, ...options } = flags;
-  for (const file of [capture, rules, flow])
+  const { in: capture, json, rules, flow, flows, lookup, ...options } = flags;
+  for (const file of [capture, rules, flow, flows])
     if (file !== undefined && !existsSync(file)) fail(`${file}: no such file`);
   if (capture !== undefined && options.out !== undefined && existsSync(options.out)) {
     if (realpathSync(capture) === realpathSync(options.out))
@@ -131,17 +133,31 @@ async function runPvp({ latency, load, ...flags }: PvpFlags): Promise<void> {
     ...(capture === undefined ? {} : { capture }),
     ...(rules === undefined ? {} : { rules: readFileSync(rules, "utf8") }),
     ...(flow === undefined ? {} : { flow: readFileSync(flow, "utf8") }),
+    ...(flows === undefined ? {} : { flows: readFileSync(flows, "utf8") }),
   });
   tell(report, json);
   if (error !== undefined) fail(error);
 }
 
 async function runLatency(flags: PvpFlags, load: number[] | undefined): Promise<void> {
-  const { in: capture, out, repeat, json, rules, flow, queues, flowOffload: _, lookup, ...options } = flags;
+  const {
+    in: capture,
+    out,
+    repeat,
+    json,
+    rules,
+    flow,
+    flows,
+    queues,
+    flowOffload: _,
+    lookup,
+    ...options
+  } = flags;
   for (const [name, value] of Object.entries({ in: capture, out, repeat, flow, queues }))
     if (value !== undefined)
       fail(`--latency has no --${name}: its frames are generated, and it runs by time`);
-  if (rules !== undefined && !existsSync(rules)) fail(`${rules}: no such file`);
+  for (const file of [rules, flows])
+    if (file !== undefined && !existsSync(file)) fail(`${file}: no such file`);
   if (options.function === "firewall" && rules === undefined) fail("--function firewall needs --rules FILE");
   const source = lookup === undefined ? undefined : await lookupOf(lookup, options.lcores !== undefined);
   const report = await watched((watch) =>
@@ -152,6 +168,7 @@ async function runLatency(flags: PvpFlags, load: number[] | undefined): Promise<
       ...(source === undefined ? {} : { lookup: source }),
       ...(load === undefined ? {} : { load }),
       ...(rules === undefined ? {} : { rules: readFileSync(rules, "utf8") }),
+      ...(flows === undefined ? {} : { flows: readFileSync(flows, "utf8") }),
     }),
   );
   tell(report, json);
@@ -306,8 +323,9 @@ program
   )
   .option(
     "--lookup <NAME>",
-    "how the switch finds the port: learning, js, wasm, or a lookup of your own, FILE.mjs or FILE.wasm (default: learning)",
+    "how the switch finds the port: learning, flows, js, wasm, or a lookup of your own, FILE.mjs or FILE.wasm (default: learning)",
   )
+  .option("--flows <FILE>", "rules of the flow table, as iovtee flows has them (default: by MAC address)")
   .option("--repeat <N>", "measured rounds (default: 7)", number)
   .option("--seed <N>", "for the order of sizes in imix (default: 1)", number)
   .option("--json <FILE>", "write the report as JSON; - for standard output")
@@ -354,6 +372,68 @@ program
     const found = await explain(attach);
     process.stdout.write(`${explanation(found)}\n`);
     process.exitCode = found.wrong === 0 ? 0 : 1;
+  });
+
+const flows = program
+  .command("flows")
+  .description(
+    "A file of rules for pvp --lookup flows, in ovs-ofctl's syntax. Port 0 is nic0, port 1 guest0, and so on.",
+  )
+  .addHelpText(
+    "after",
+    '\nExample:\n  iovtee flows add rules.txt "priority=10,in_port=nic0,udp,tp_dst=53,actions=output:guest0"',
+  );
+
+/** A file that must be there. */
+const present = (file: string): string => {
+  if (!existsSync(file)) fail(`${file}: no such file`);
+  return file;
+};
+
+flows
+  .command("add <file> <rule>")
+  .description("Appends a rule, once it has been understood.")
+  .addHelpText("after", '\nExample:\n  iovtee flows add rules.txt "table=0,arp,actions=FLOOD"')
+  .action((file: string, rule: string) =>
+    addFlow(file, existsSync(file) ? readFileSync(file, "utf8") : "", rule),
+  );
+
+flows
+  .command("del <file> [match]")
+  .description("Takes out the rules whose match is this one or narrower; without a match all.")
+  .option("--strict", "only the rule with exactly this match and priority")
+  .addHelpText("after", '\nExample:\n  iovtee flows del rules.txt "udp,tp_dst=53"')
+  .action((file: string, match = "", { strict = false }: { strict?: boolean }) => {
+    const n = deleteFlows(present(file), match, strict);
+    process.stdout.write(`${n} ${n === 1 ? "rule" : "rules"} deleted\n`);
+  });
+
+flows
+  .command("dump <file>")
+  .description("The rules by table and priority.")
+  .option("--in <FILE>", "run this capture through them, and print what they counted")
+  .option("--in-port <N>", "the port at which it comes in (default: 0)", number)
+  .addHelpText("after", "\nExample:\n  iovtee flows dump rules.txt --in trace.pcap")
+  .action(async (file: string, { in: capture, inPort }: { in?: string; inPort?: number }) => {
+    if (capture !== undefined) present(capture);
+    for (const line of await dumpFlows(present(file), capture, inPort)) process.stdout.write(`${line}\n`);
+  });
+
+flows
+  .command("trace <file> <frame-or-match>")
+  .description(
+    "Which rules a frame hits, table by table, and what is done with it: one in hexadecimal, or told by fields.",
+  )
+  .option(
+    "--in-port <PORT>",
+    "number or name of the port where it comes in (default: what the match says, or 0)",
+  )
+  .addHelpText(
+    "after",
+    '\nExample:\n  iovtee flows trace rules.txt "in_port=0,udp,nw_dst=10.0.0.1,tp_dst=53"',
+  )
+  .action(async (file: string, what: string, { inPort }: { inPort?: string }) => {
+    process.stdout.write(`${await traceFlow(present(file), what, inPort)}\n`);
   });
 
 program

@@ -15,14 +15,14 @@ export class LookupError extends Error {
  * @throws LookupError
  */
 export async function lookupOf(name: string, shared: boolean): Promise<LookupSource> {
-  if (name === "learning") return name;
+  if (name === "learning" || name === "flows") return name;
   if (name === "js") return createByMac;
   if (name === "wasm") {
     const file = shared ? "./lookup/by-mac.shared.wasm" : "./lookup/by-mac.wasm";
     return moduleFrom(fileURLToPath(new URL(file, import.meta.url)));
   }
   if (!/\.(m?js|wasm)$/.test(name)) {
-    throw new LookupError(`--lookup: "${name}", expected learning, js, wasm, FILE.mjs or FILE.wasm`);
+    throw new LookupError(`--lookup: "${name}", expected learning, flows, js, wasm, FILE.mjs or FILE.wasm`);
   }
   if (!existsSync(name)) throw new LookupError(`${name}: no such file`);
   return name.endsWith(".wasm") ? moduleFrom(name) : functionFrom(name);

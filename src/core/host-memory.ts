@@ -22,6 +22,8 @@ export interface HostMemory {
    * @returns and @throws as `Core.addLookup`
    */
   addLookup(lookup: WebAssembly.Module): { place: number; stateBytes: number };
+  /** `check` is called after each poll on the calling thread. */
+  afterPoll(check: () => void): void;
   /** There is something to poll: an idle `run()` on this thread goes on at once. */
   wake(): void;
 }

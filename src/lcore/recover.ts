@@ -59,6 +59,7 @@ export function recover(
     heldOf.get(core.u16(descriptor + Packet.owner))?.add(core.u16(descriptor + Packet.index));
   for (const nic of host.nics) holdCard(core, nic, hold);
   for (const port of host.ports) for (const ring of [port.toHost, port.fromHost]) holdRing(core, ring, hold);
+  for (const sw of host.switches) if (sw.hasFlows) holdRing(core, sw.flows.controller, hold);
   const buffers = core.exports.poolOutstanding(pool) - held.size;
   refillPool(core, pool, held);
   for (const sw of switches) resetSwitch(core, sw);
@@ -127,6 +128,7 @@ function resetSwitch(core: Core, sw: VSwitch): void {
   core.bytes.fill(0xff, lists, lists + 4 * SwitchLayout.PORTS_MAX);
   core.setU32(sw.address + SwitchLayout.pending, 0);
   for (const { address } of sw.ports) core.setU64(address + PortLayout.lastKey, 0n);
+  if (sw.hasFlows) sw.flows.reset();
   const table = core.u32(sw.address + SwitchLayout.macs);
   const entries = core.u32(table + MacTable.buckets) * MacTable.WAYS;
   let used = 0;

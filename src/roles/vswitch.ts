@@ -14,6 +14,7 @@ import { map, unmap } from "../attach/iovtee.ts";
 import type { HostMemory } from "../core/host-memory.ts";
 import { LookupBurst, type LookupFunction } from "../core/lookup.ts";
 import { createMacTable, entriesFor } from "../core/mac-table.ts";
+import { Flows, type PacketIn } from "../flows/flows.ts";
 import { parseMac } from "../mac.ts";
 import { integer, powerOfTwo } from "../options.ts";
 import type { FramePort } from "../ports/frame-port.ts";
@@ -23,10 +24,10 @@ import { Guest } from "./guest.ts";
 import { Nic } from "./nic.ts";
 
 /**
- * Who says where frames go: the learning bridge, or, called once for each burst, a function, or a WebAssembly module on the
+ * Who says where frames go: the learning bridge, the flow table, or, called once for each burst, a function, or a WebAssembly module on the
  * host's memory (docs/lookup.md).
  */
-export type Lookup = "learning" | LookupFunction | WebAssembly.Module;
+export type Lookup = "learning" | "flows" | LookupFunction | WebAssembly.Module;
 /** What can be at a port of a switch. */
 export type Connectable = Nic | Guest | FramePort | NetmapPort;
 
@@ -38,7 +39,7 @@ export interface VSwitchOptions {
   macs?: number;
   /** Seconds after which a learned address is forgotten; default 300 (802.1D), over VALE never. */
   ageing?: number;
-  /** Default "learning". */
+  /** Default "learning", with `flows` "flows". */
   lookup?: Lookup;
   /**
    * netmap's VALE where its rules differ from a bridge's: 254 ports at most, addresses are forgotten only when their place is
@@ -47,7 +48,21 @@ export interface VSwitchOptions {
   vale?: boolean;
   /** Take notice of 802.1Q tags; ports are then set up with `VSwitch.vlan`. */
   vlanAware?: boolean;
+  /**
+   * Rules in ovs-ofctl's syntax, one a line or an element: frames go where they say, by a flow table. Ports are called by
+   * their number or by the name of what is connected. Without: a learning bridge.
+   */
+  flows?: string | readonly string[];
+  /** Rules that the flow table can hold; default 16384, at most 65534. */
+  rules?: number;
+  /** Called for each frame that a rule sends to the controller, after `Host.poll`, `drain`, or while `run` goes on. */
+  onPacketIn?: PacketIn;
 }
+
+const KINDS: ReadonlyMap<unknown, LookupKind> = new Map([
+  ["learning", LookupKind.LEARNING],
+  ["flows", LookupKind.FLOWS],
+]);
 
 const ON_WORKER =
   'where a function can\'t go; expected "learning" or a WebAssembly.Module, or the switch on the calling thread';
@@ -73,6 +88,7 @@ export class VSwitch {
   #lookup: Lookup = "learning";
   /** Directory id and place of the state that the lookup has, if it has one. */
   #state: { id: number; bytes: Uint8Array } | undefined;
+  readonly #flows: Flows | undefined;
 
   /** @internal Use `host.vswitch()`. */
   constructor(
@@ -103,9 +119,10 @@ export class VSwitch {
     );
     if (options.vlanAware) core.setU32(this.address + SwitchLayout.vlanAware, 1);
     try {
-      if (options.lookup !== undefined) this.#setLookup(options.lookup);
       for (const one of options.connect) this.#add(one);
       for (const one of options.connect) this.#mapTo(one);
+      this.#flows = this.#withFlows(options);
+      this.#setLookup(options.lookup ?? (this.#flows ? "flows" : "learning"));
     } catch (error) {
       for (const guest of this.#mapped.keys()) this.unmap(guest);
       for (const { of } of this.ports) {
@@ -115,6 +132,38 @@ export class VSwitch {
       }
       throw error;
     }
+  }
+
+  /** A flow table, where rules are given. */
+  #withFlows({ flows: rules, rules: capacity, onPacketIn }: VSwitchOptions): Flows | undefined {
+    if (rules === undefined) return undefined;
+    const { core } = this.host;
+    const flows = new Flows(this.host, (name) => this.#portNamed(name), capacity);
+    flows.onPacketIn = onPacketIn;
+    flows.add(rules);
+    this.host.afterPoll(() => flows.deliver());
+    core.setU32(this.address + SwitchLayout.flows, flows.address);
+    return flows;
+  }
+
+  /** Number of the port of what has this name. */
+  #portNamed(name: string): number | undefined {
+    const index = this.ports.findIndex((port) => port.name === name);
+    return index < 0 ? undefined : index;
+  }
+
+  /**
+   * The flow table.
+   * @throws RangeError for a switch without one
+   */
+  get flows(): Flows {
+    if (!this.#flows) throw new RangeError(`${this.name}: no flow table, expected host.vswitch({ flows })`);
+    return this.#flows;
+  }
+
+  /** Whether the switch has a flow table. */
+  get hasFlows(): boolean {
+    return this.#flows !== undefined;
   }
 
   /**
@@ -128,6 +177,7 @@ export class VSwitch {
     this.host.paused(() => {
       this.#add(of);
       this.#mapTo(of);
+      this.#flows?.invalidate();
     });
   }
 
@@ -173,8 +223,12 @@ export class VSwitch {
         burst.length = frames;
         lookup(burst);
       });
+    } else if (lookup === "flows") {
+      if (!this.#flows) throw new RangeError(`${this.name}: no flow table, expected host.vswitch({ flows })`);
     } else if (lookup !== "learning") {
-      throw new RangeError(`lookup: ${lookup}, expected "learning", a function or a WebAssembly.Module`);
+      throw new RangeError(
+        `lookup: ${lookup}, expected "learning", "flows", a function or a WebAssembly.Module`,
+      );
     }
     if (this.#state) core.exports.free(this.#state.id);
     this.#state = state;
@@ -182,7 +236,7 @@ export class VSwitch {
     core.setFields(this.address, {
       [SwitchLayout.external]: place,
       [SwitchLayout.externalState]: state?.bytes.byteOffset ?? 0,
-      [SwitchLayout.lookup]: lookup === "learning" ? LookupKind.LEARNING : LookupKind.EXTERNAL,
+      [SwitchLayout.lookup]: KINDS.get(lookup) ?? LookupKind.EXTERNAL,
     });
   }
 

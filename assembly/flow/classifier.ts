@@ -1,0 +1,221 @@
+/**
+ * Tuple space search (Srinivasan, Suri and Varghese, 1999): rules with equal masks are found by one look in a hash
+ * table. Each mask is looked under in turn, those with the highest priorities first, and among these the one that has
+ * hit most. Where a rule has been found and no later mask has one of its priority, the search ends.
+ */
+import { FlowMask, FlowRule, FlowTable } from "../layout";
+
+/**
+ * Hashes of masked keys, in four parts: each lane is multiplied by a number of its own, of `FlowTable.factors`: engines make
+ * a vector of constants anew wherever it is used.
+ */
+export class Hash {
+  @inline static of(t: usize, a: v128, b: v128, c: v128, d: v128, seed: u32): u32 {
+    const sum = i32x4.add(
+      i32x4.add(
+        i32x4.mul(a, v128.load(t, FlowTable.factors)),
+        i32x4.mul(b, v128.load(t, FlowTable.factors + 16)),
+      ),
+      i32x4.add(
+        i32x4.mul(c, v128.load(t, FlowTable.factors + 32)),
+        i32x4.mul(d, v128.load(t, FlowTable.factors + 48)),
+      ),
+    );
+    const x =
+      (<u64>i64x2.extract_lane(sum, 0) ^ seed) * 0x9e3779b97f4a7c15 +
+      <u64>i64x2.extract_lane(sum, 1) * 0xc2b2ae3d27d4eb4f;
+    return <u32>(((x ^ (x >> 32)) * 0xd6e8feb86659fd93) >> 32);
+  }
+
+  /** Of three parts; the upper bits are the better ones. */
+  @inline static wide(t: usize, a: v128, b: v128, c: v128): u64 {
+    const sum = i32x4.add(
+      i32x4.add(
+        i32x4.mul(a, v128.load(t, FlowTable.factors)),
+        i32x4.mul(b, v128.load(t, FlowTable.factors + 16)),
+      ),
+      i32x4.mul(c, v128.load(t, FlowTable.factors + 32)),
+    );
+    return (
+      <u64>i64x2.extract_lane(sum, 0) * 0x9e3779b97f4a7c15 +
+      <u64>i64x2.extract_lane(sum, 1) * 0xc2b2ae3d27d4eb4f
+    );
+  }
+
+  /** Of the key at `key` under the mask at `mask`. */
+  static under(t: usize, key: usize, mask: usize, seed: u32): u32 {
+    return Hash.of(
+      t,
+      v128.and(v128.load(key), v128.load(mask)),
+      v128.and(v128.load(key, 16), v128.load(mask, 16)),
+      v128.and(v128.load(key, 32), v128.load(mask, 32)),
+      v128.and(v128.load(key, 48), v128.load(mask, 48)),
+      seed,
+    );
+  }
+
+  /** Whether the key at `key` is, under the mask at `mask`, the one at `wanted`, which is masked. */
+  @inline static matches(key: usize, mask: usize, wanted: usize): bool {
+    const a = v128.xor(v128.and(v128.load(key), v128.load(mask)), v128.load(wanted));
+    const b = v128.xor(v128.and(v128.load(key, 16), v128.load(mask, 16)), v128.load(wanted, 16));
+    const c = v128.xor(v128.and(v128.load(key, 32), v128.load(mask, 32)), v128.load(wanted, 32));
+    const d = v128.xor(v128.and(v128.load(key, 48), v128.load(mask, 48)), v128.load(wanted, 48));
+    return !v128.any_true(v128.or(v128.or(a, b), v128.or(c, d)));
+  }
+}
+
+/** Of a slot: the upper half of the hash; the rest is a number + 1. */
+const TAG: u32 = 0xffff_0000;
+
+export class Classifier {
+  /**
+   * The rule of `table` that the key at `key` hits, or 0. Adds the masks that were consulted to `FlowTable.consulted`.
+   */
+  static lookup(t: usize, key: usize, table: u32): usize {
+    const k0 = v128.load(key);
+    const k1 = v128.load(key, 16);
+    const k2 = v128.load(key, 32);
+    const k3 = v128.load(key, 48);
+    let c0 = v128.load(t, FlowTable.consulted);
+    let c1 = v128.load(t, FlowTable.consulted + 16);
+    let c2 = v128.load(t, FlowTable.consulted + 32);
+    let c3 = v128.load(t, FlowTable.consulted + 48);
+    const index: usize = load<u32>(t, FlowTable.index);
+    const indexMask = load<u32>(t, FlowTable.indexMask);
+    const rules: usize = load<u32>(t, FlowTable.rules);
+    const range = load<u32>(load<u32>(t, FlowTable.tables) + table * 4);
+    const list: usize = load<u32>(t, FlowTable.masks);
+    let best: usize = 0;
+    let priority: i32 = -1;
+    let order: u32 = 0;
+    let where: usize = 0;
+    const end = list + (range >> 16) * 4;
+    for (let at = list + (range & 0xffff) * 4; at != end; at += 4) {
+      const mask: usize = load<u32>(at);
+      if (<i32>load<u32>(mask, FlowMask.priority) < priority) break;
+      const m0 = v128.load(mask);
+      const m1 = v128.load(mask, 16);
+      const m2 = v128.load(mask, 32);
+      const m3 = v128.load(mask, 48);
+      c0 = v128.or(c0, m0);
+      c1 = v128.or(c1, m1);
+      c2 = v128.or(c2, m2);
+      c3 = v128.or(c3, m3);
+      const h = Hash.of(
+        t,
+        v128.and(k0, m0),
+        v128.and(k1, m1),
+        v128.and(k2, m2),
+        v128.and(k3, m3),
+        load<u32>(mask, FlowMask.seed),
+      );
+      for (let i = h & indexMask; ; i = (i + 1) & indexMask) {
+        const slot = load<u32>(index + i * 4);
+        if (!slot) break;
+        if ((slot ^ h) & TAG) continue;
+        const rule = rules + ((slot & ~TAG) - 1) * FlowRule.SIZE;
+        if (<usize>load<u32>(rule, FlowRule.mask) != mask || !Hash.matches(key, mask, rule)) continue;
+        const its = <i32>load<u32>(rule, FlowRule.priority);
+        if (its > priority || (its == priority && load<u32>(rule, FlowRule.order) < order)) {
+          best = rule;
+          priority = its;
+          order = load<u32>(rule, FlowRule.order);
+          where = at;
+        }
+        break;
+      }
+    }
+    v128.store(t, c0, FlowTable.consulted);
+    v128.store(t, c1, FlowTable.consulted + 16);
+    v128.store(t, c2, FlowTable.consulted + 32);
+    v128.store(t, c3, FlowTable.consulted + 48);
+    if (best) Classifier.used(where, list + (range & 0xffff) * 4);
+    return best;
+  }
+
+  /** The mask at `at` of a list has hit: before one of the same priority that has hit less. */
+  static used(at: usize, first: usize): void {
+    const mask: usize = load<u32>(at);
+    const hits = load<u32>(mask, FlowMask.hits) + 1;
+    store<u32>(mask, hits, FlowMask.hits);
+    if (at == first) return;
+    const before: usize = load<u32>(at - 4);
+    if (load<u32>(before, FlowMask.priority) != load<u32>(mask, FlowMask.priority)) return;
+    if (load<u32>(before, FlowMask.hits) >= hits) return;
+    store<u32>(at, <u32>before);
+    store<u32>(at - 4, <u32>mask);
+  }
+
+  /** Slot of the rules with this rule's mask and key, or the free one where they belong. */
+  static slot(t: usize, rule: usize): usize {
+    const index: usize = load<u32>(t, FlowTable.index);
+    const indexMask = load<u32>(t, FlowTable.indexMask);
+    const rules: usize = load<u32>(t, FlowTable.rules);
+    const mask: usize = load<u32>(rule, FlowRule.mask);
+    const h = load<u32>(rule, FlowRule.hash);
+    let i = h & indexMask;
+    for (let slot = load<u32>(index + i * 4); slot; slot = load<u32>(index + i * 4)) {
+      const other = rules + ((slot & ~TAG) - 1) * FlowRule.SIZE;
+      const alike = !((slot ^ h) & TAG) && <usize>load<u32>(other, FlowRule.mask) == mask;
+      if (alike && Hash.matches(rule, mask, other)) break;
+      i = (i + 1) & indexMask;
+    }
+    return index + i * 4;
+  }
+
+  @inline static number(t: usize, rule: usize): u32 {
+    return <u32>(rule - load<u32>(t, FlowTable.rules)) / FlowRule.SIZE + 1;
+  }
+
+  /** A rule that is written but for its hash; there is a free slot. */
+  static insert(t: usize, rule: usize): void {
+    const mask: usize = load<u32>(rule, FlowRule.mask);
+    const priority = load<u32>(rule, FlowRule.priority);
+    store<u32>(rule, Hash.under(t, rule, mask, load<u32>(mask, FlowMask.seed)), FlowRule.hash);
+    store<u32>(mask, max(load<u32>(mask, FlowMask.priority), priority), FlowMask.priority);
+    const slot = Classifier.slot(t, rule);
+    const tag = load<u32>(rule, FlowRule.hash) & TAG;
+    const taken = load<u32>(slot);
+    let link = slot;
+    let next: usize = 0;
+    if (taken) {
+      next = load<u32>(t, FlowTable.rules) + ((taken & ~TAG) - 1) * FlowRule.SIZE;
+      for (; next && load<u32>(next, FlowRule.priority) >= priority; next = load<u32>(next, FlowRule.next))
+        link = next;
+    }
+    store<u32>(rule, <u32>next, FlowRule.next);
+    if (link == slot) store<u32>(slot, tag | Classifier.number(t, rule));
+    else store<u32>(link, <u32>rule, FlowRule.next);
+  }
+
+  static remove(t: usize, rule: usize): void {
+    const slot = Classifier.slot(t, rule);
+    const rules: usize = load<u32>(t, FlowTable.rules);
+    const next: usize = load<u32>(rule, FlowRule.next);
+    const first = rules + ((load<u32>(slot) & ~TAG) - 1) * FlowRule.SIZE;
+    if (first != rule) {
+      let before = first;
+      while (<usize>load<u32>(before, FlowRule.next) != rule) before = load<u32>(before, FlowRule.next);
+      store<u32>(before, <u32>next, FlowRule.next);
+    } else if (next) store<u32>(slot, (load<u32>(slot) & TAG) | Classifier.number(t, next));
+    else Classifier.close(t, slot);
+  }
+
+  /** Frees a slot: those behind it that would have been there move up, so that no search ends too early. */
+  static close(t: usize, slot: usize): void {
+    const index: usize = load<u32>(t, FlowTable.index);
+    const indexMask = load<u32>(t, FlowTable.indexMask);
+    const rules: usize = load<u32>(t, FlowTable.rules);
+    let hole = <u32>(slot - index) / 4;
+    for (let i = (hole + 1) & indexMask; ; i = (i + 1) & indexMask) {
+      const other = load<u32>(index + i * 4);
+      if (!other) break;
+      const home = load<u32>(rules + ((other & ~TAG) - 1) * FlowRule.SIZE, FlowRule.hash);
+      // It may move if its home isn't between the hole and where it is.
+      if (((i - home) & indexMask) < ((i - hole) & indexMask)) continue;
+      store<u32>(index + hole * 4, other);
+      hole = i;
+    }
+    store<u32>(index + hole * 4, 0);
+  }
+}
