@@ -7,6 +7,7 @@ import {
   Ring,
   RTE_FLOW_MARK,
   RteFlow,
+  RteFlowKey,
   RteFlowTable,
   RxQueue,
   Switch as SwitchLayout,
@@ -20,7 +21,8 @@ import {
   type RteFlowValue,
 } from "../src/index.ts";
 import * as frames from "./frames.ts";
-import { meets } from "./rte-flow-model.ts";
+import { instantiate } from "./harness/harness.ts";
+import { headers, meets } from "./rte-flow-model.ts";
 
 const SEED = 31;
 const QUEUES = 5;
@@ -355,6 +357,40 @@ const wire = fc
     if (service && tags.length > 0) frame.set([0x88, 0xa8], 12);
     return frame.subarray(0, keep).slice();
   });
+
+test("a frame's key: whole, what the model sees, and nothing is read behind the frame or written beside the key", async () => {
+  const { call, memory } = await instantiate();
+  const bytes = new Uint8Array(memory.buffer);
+  const KEY = 0x1000;
+  const number = (at: number, n: number) =>
+    bytes.subarray(KEY + at, KEY + at + n).reduce((all, byte) => all * 256n + BigInt(byte), 0n);
+  fc.assert(
+    fc.property(wire, fc.nat(120), (frame, cut) => {
+      for (const len of new Set([frame.length, Math.max(14, frame.length - cut)])) {
+        // Its last byte is memory's last: a read behind it would trap.
+        bytes.set(frame.subarray(0, len), bytes.length - len);
+        bytes.fill(0xee, KEY - 8, KEY + RteFlowKey.SIZE + 8);
+        call.rteFlowKey?.(bytes.length - len, len, KEY);
+        const around = [
+          ...bytes.subarray(KEY - 8, KEY),
+          ...bytes.subarray(KEY + RteFlowKey.SIZE).subarray(0, 8),
+        ];
+        expect(around.every((byte) => byte === 0xee)).toBe(true);
+        const h = headers(frame.subarray(0, len));
+        expect(number(RteFlowKey.dst, 6)).toBe(h.eth.dst);
+        expect(number(RteFlowKey.type, 2)).toBe(h.type);
+        expect(number(RteFlowKey.tags, 1)).toBe([0n, 1n, 3n][h.tags.length]);
+        expect(number(RteFlowKey.ip, 1)).toBe(BigInt(h.ip?.version ?? 0));
+        expect(number(RteFlowKey.l4, 1)).toBe(BigInt(h.l4?.protocol ?? 0));
+        expect(number(RteFlowKey.destinationPort, 2)).toBe(h.l4?.dst ?? 0n);
+        expect(number(RteFlowKey.tcpFlags, 2)).toBe((h.l4?.flags ?? 0n) << 8n);
+        const bits = h.ip?.version === 6 ? 16 : 4;
+        expect(number(RteFlowKey.destination, bits)).toBe(h.ip?.dst ?? 0n);
+      }
+    }),
+    { seed: SEED, numRuns: 2000 },
+  );
+});
 
 /** Makes those of the rules that aren't refused; gives these, with their ids. */
 function made(r: Rig, wanted: readonly RteFlowRule[]) {

@@ -11,6 +11,7 @@ import { Macs } from "../../assembly/mactable";
 import { Mempool } from "../../assembly/mempool";
 import { Parse } from "../../assembly/parse";
 import { Rings } from "../../assembly/ring";
+import { RteFlows } from "../../assembly/rteflow";
 import { Device } from "../../assembly/virtqueue/device";
 import { PackedDevice } from "../../assembly/virtqueue/packed-device";
 import { PackedDriver } from "../../assembly/virtqueue/packed-driver";
@@ -136,6 +137,9 @@ export function mac(p: usize): u64 {
 }
 export function flow(frame: usize, len: u32, key: usize): bool {
   return Parse.flow(frame, len, key);
+}
+export function rteFlowKey(frame: usize, len: u32, key: usize): void {
+  RteFlows.key(frame, len, key);
 }
 export function checksum(p: usize, n: u32): u32 {
   return Checksum.of(p, n);
