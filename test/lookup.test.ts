@@ -519,7 +519,7 @@ test("learning written again in JavaScript: the same frames arrive at the same p
         expect(arrived[1]).toEqual(arrived[0]);
       }
     }),
-    { seed: 7, numRuns: 60 },
+    { seed: 7, numRuns: 25 },
   );
 });
 

@@ -123,6 +123,33 @@ describe("the main job on two threads", () => {
   );
 });
 
+describe("lookups of the user's own", () => {
+  const wasm = (name: string) => readFileSync(`dist/lookup/${name}.wasm`).toString("base64");
+  const here = {
+    ...{ inJavaScript: [0, 0, 1], inWebAssembly: [0, 1, 0], thrown: "no such table", learning: [0, 0, 1] },
+    ...{ drops: { lookupFailed: 1 }, out: 0 },
+  };
+  inEach(
+    found.filter(({ name }) => name !== "workerd"),
+    "in JavaScript and WebAssembly, and on a worker that runs already",
+    async (one) => {
+      const modules = { single: wasm("by-mac"), shared: wasm("by-mac.shared") };
+      const { value, error } = await one.call(program("lookups"), modules);
+      expect(error).toBeUndefined();
+      expect(value).toEqual({ ...here, running: { back: [1, 1, 1, 1], learned: true } });
+    },
+  );
+  inEach(
+    found.filter(({ name }) => name === "workerd"),
+    "in JavaScript, and in WebAssembly as a module that it imports",
+    async (one) => {
+      const { value, error } = await one.call(program("lookups-workerd"), null);
+      expect(error).toBeUndefined();
+      expect(value).toEqual(here);
+    },
+  );
+});
+
 describe("a thread that is killed", () => {
   inEach(
     found.filter(({ name }) => name !== "workerd"),

@@ -194,10 +194,12 @@ describe("NO_LEARN (NS_NO_LEARN)", () => {
   test("the frames before and behind it in the burst are learned; the flag goes no further than the switch", async () => {
     const v = await Vale.of(3);
     const { core } = v.host;
+    v.to(0, frame(A, C)); // so that the buffers themselves go there
     const ring = v.ports[1]!.toHost;
     v.ports[1]!.push([frame(C, mac(1)), frame(C, mac(2)), frame(C, mac(3))]);
     core.setU16(ring + Ring.slots + Packet.SIZE + Packet.flags, PacketFlag.NO_LEARN);
     v.host.drain();
+    expect(v.host.stats().ports[0]!.copies).toBe(0);
     const out = v.ports[0]!.fromHost + Ring.slots;
     expect([0, 1, 2].map((i) => core.u16(out + i * Packet.SIZE + Packet.flags))).toEqual([0, 0, 0]);
     for (const port of v.ports) taken(port);
