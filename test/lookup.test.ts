@@ -299,7 +299,7 @@ describe("a lookup in WebAssembly", () => {
     const host = await Host.create();
     const port = host.port();
     expect(() => host.vswitch({ connect: [port], lookup: "fastest" as Lookup })).toThrow(
-      /lookup: fastest, expected "learning", a function or a WebAssembly.Module/,
+      /lookup: fastest, expected "learning", "flows", a function or a WebAssembly.Module/,
     );
     host.vswitch({ connect: [port] }); // it isn't connected to one that wasn't made
   });
