@@ -211,7 +211,8 @@ describe("the embedded switch", () => {
       // Some of those that wait go out: the rest stays where it is.
       const waiting = nic.toTransmit();
       const n = Math.min(waiting.length, 5 + (round % 31));
-      for (const one of waiting.slice(0, n)) expect(one).toEqual(made(expected++));
+      const wrong = waiting.slice(0, n).filter((one) => Buffer.compare(one, made(expected++)) !== 0);
+      expect(wrong).toEqual([]);
       core.exports.transmitted(nic.address, n);
     }
     expect(expected).toBeGreaterThan(1000);
@@ -404,7 +405,7 @@ describe("the IOMMU", () => {
     [
       "a frame longer than any",
       (d) => {
-        for (let i = 0; i < 4; i++) d.post(i, 8192, 4000, d.txRing, 1);
+        for (let i = 0; i < 3; i++) d.post(i, 8192, 4000, d.txRing, i < 2 ? 1 : 0);
       },
       "tx",
       { length: 1 },
@@ -425,7 +426,7 @@ describe("the IOMMU", () => {
     driver.transmitTail = ring === "tx" ? 64 : 0;
     r.nic.receive([frame(mac(0), WIRE)]);
     r.out();
-    expect(r.stats(0).faults).toEqual(faults);
+    expect(r.stats(0)).toMatchObject({ faults, txPackets: 0 });
     expect(driver.broken(ring === "tx" ? driver.vf.tx : driver.vf.rx)).not.toBe(0);
   });
 
@@ -731,7 +732,8 @@ describe("guests", () => {
       await host.lcores[0]?.kill();
       const error = await done.catch((one) => one);
       expect(error).toBeInstanceOf(LcoreError);
-      expect(error.recovered.guests).toEqual(["guest0"]);
+      // The other too, where it was slow to stop.
+      expect(error.recovered.guests).toContain("guest0");
       while (host.drain() > 0 || nic.transmit() > 0) {} // what the other still had
       nic.receive(guests.map((guest) => frame(guest.mac, WIRE)));
       host.drain();
