@@ -238,3 +238,16 @@ test("two passes: the frames of a burst for each of several ports arrive in thei
   const lengths = v.ports.map((port) => taken(port).map((one) => one.length - 60));
   expect(lengths).toEqual([[], [0, 2, 3, 6, 7], [1, 2, 5, 7], [2, 4, 7, 8]]);
 });
+
+test("two passes: of a burst for several ports what is dropped goes back to the pool, and nothing else does", async () => {
+  const v = await Vale.of(3);
+  for (const [port, from] of [A, B, C].entries()) v.to(port, frame(mac(99), from));
+  const to = [B, A, C, B, A, C];
+  v.ports[0]!.push(to.map((one, i) => frame(one, mac(50), 60 + i)));
+  v.host.drain();
+  expect(v.drops(0)).toEqual({ hairpin: 2 });
+  expect(v.host.stats().pool.outstanding).toBe(4);
+  const lengths = v.ports.map((port) => taken(port).map((one) => one.length - 60));
+  expect(lengths).toEqual([[], [0, 3], [2, 5]]);
+  expect(v.host.stats().pool.outstanding).toBe(0);
+});
