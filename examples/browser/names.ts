@@ -2,6 +2,7 @@ import type { Attach } from "iovtee";
 
 /** What people call the attachments. */
 export const NAMES: Record<Attach, string> = {
+  kernel: "kernel",
   vhost: "vhost",
   iovtee: "IOVTee",
   passthrough: "passthrough",

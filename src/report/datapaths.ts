@@ -13,6 +13,22 @@ interface Datapath {
 }
 
 const DATAPATHS: Record<Attach, Datapath> = {
+  kernel: {
+    title:
+      "The kernel's way: an interrupt of the host and one of the guest for each packet, and a copy each way",
+    drawing: `
+        card         host's memory              guest's memory
+    rx  wire --DMA-> [ buffer ] RRRRRRRRRRRRR-> [ receive queue's buffer  ] ->-.
+          '- IRQ ----> switch: MAC -> port ------------- IRQ ----------------> | function
+                          |                                                    |
+    tx  wire <-DMA-- [ buffer ] <-TTTTTTTTTTTTT [ transmit queue's buffer ] <--'
+                          '<---------- kick ----------------------------------'`,
+    words: `The card interrupts the host for each packet: its handler takes one, finds the port, copies it to the guest,
+and interrupts the guest, which takes one as well and sends it as through a tap: one kick, one copy, one
+packet. Then each unmasks its interrupt. With napi: 64 an interrupt is for up to 64 packets.`,
+    source: `"PCI-Passthrough | SR-IOV | DPDK"; Linux's NAPI, tun and vhost-net.
+assembly/lcore.ts (serve), assembly/nic.ts (unmask), src/attach/kernel.ts`,
+  },
   vhost: {
     title: "virtio-net by vhost-user: the host copies each frame in, and out",
     drawing: `
@@ -112,7 +128,7 @@ export function explanation(found: Explained): string {
     "",
     `${found.packets} packets were sent through it just now, 64 B each: ${found.back} came back, ${found.wrong} lost or wrong.`,
     `  copies by the host   ${found.copies.rx} on the way in, ${found.copies.tx} on the way out`,
-    `  notifications        ${found.notifications}`,
+    `  notifications        ${found.notifications}, of which ${found.interrupts} were the card's interrupts of the host`,
     `  dropped              ${drops.length > 0 ? drops.join(", ") : "none"}`,
     "",
     `Source: ${source}`,
