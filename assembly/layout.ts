@@ -1234,7 +1234,7 @@ export enum Switch {
   /** 1: netmap's rules where they differ from 802.1D's. */
   vale = 117388,
   /** The burst's owner where that is a virtqueue that lends its buffers to a card (`Virtqueue.lendsTo`), or 0. */
-  lender = 117400,
+  lender = 117392,
   PORTS_MAX = 2048,
   /** VALE's limit (netmap: NM_BDG_MAXPORTS). */
   VALE_PORTS_MAX = 254,
@@ -1332,7 +1332,7 @@ export enum Lcore {
   actives = 704, // signals + POLLERS_MAX / 8
   pollers = 8896, // actives + 2 * POLLERS_MAX
   POLLERS_MAX = 4096,
-  SIZE = 123584, // pollers + POLLERS_MAX * Poller.SIZE
+  SIZE = 139968, // pollers + POLLERS_MAX * Poller.SIZE
 }
 
 /** Patience of an lcore that polls for ever. */
@@ -1369,7 +1369,9 @@ export enum Poller {
   patience = 20,
   /** 1: it isn't polled at all, but run for each interrupt (`Lcores.serve`). */
   interrupt = 24,
-  SIZE = 28,
+  /** VMDq: the guest's poller on this lcore, which is run behind this queue's, or 0. */
+  guest = 28,
+  SIZE = 32,
 }
 
 /** `Port.takes` of a port that takes no buffer as it is. */

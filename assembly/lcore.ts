@@ -230,7 +230,11 @@ export class Lcores {
 
   /** The interrupt's handler: one turn, then it waits for the next interrupt. Returns the frames moved. */
   static serve(p: usize): u32 {
-    const moved = Lcores.pollOne(p);
+    const guest: usize = load<u32>(p, Poller.guest);
+    // The guest whose core this is isn't interrupted once more for what it gets now.
+    if (guest) Drivers.arm(load<u32>(load<u32>(guest, Poller.addr), Guest.rx), false);
+    let moved = Lcores.pollOne(p);
+    if (guest) moved += Lcores.serve(guest);
     Lcores.ask(p);
     return moved;
   }
@@ -247,8 +251,10 @@ export class Lcores {
       Card.unmask(addr);
       if (Pmd.hasBrought(addr)) Doorbell.ring(p);
     } else if (what == Kind.GUEST) {
-      // Its driver asks for all interrupts of what it receives, and for none of what it sends: that it takes back then.
-      if (Drivers.isPending(load<u32>(addr, Guest.rx))) Doorbell.ring(p);
+      // It takes back what it has sent when it is interrupted for what it receives.
+      const rx: usize = load<u32>(addr, Guest.rx);
+      Drivers.arm(rx, true);
+      if (Drivers.isPending(rx)) Doorbell.ring(p);
     } else {
       const vq: usize = load<u32>(addr, Port.from);
       if (!Device.isUsable(vq)) return;

@@ -1,10 +1,19 @@
-/** Attached by "kernel", and a card that is polled, interrupts, or changes between the two: seed documents 000 and 002. */
+/** Attached by "kernel" or "vmdq", and a card that is polled, interrupts, or changes between the two: seed documents 000 and 002. */
 import { afterEach, describe, expect, test } from "vitest";
-import { Driver, Guest as GuestLayout, Lcore } from "../assembly/layout.ts";
+import { Driver, Guest as GuestLayout, Lcore, RxQueue } from "../assembly/layout.ts";
 import { FrameGenerator } from "../src/index.ts";
 import type { GuestOptions } from "../src/roles/guest.ts";
 import type { NicOptions } from "../src/roles/nic.ts";
-import { misplaced, misplacedInPool, type Rig, rig, WIRE } from "./harness/host.ts";
+import {
+  BROADCAST,
+  frame,
+  misplaced,
+  misplacedInPool,
+  numberOf,
+  type Rig,
+  rig,
+  WIRE,
+} from "./harness/host.ts";
 
 const clean = { lost: 0, duplicated: 0, reordered: 0, corrupt: 0 };
 const running: Rig[] = [];
@@ -168,6 +177,102 @@ describe("over kernel", () => {
     );
     expect(r.sw.indexOf(other)).toBe(-1);
   });
+});
+
+describe.each<[string, "together" | "apart" | undefined]>([
+  ["one thread", undefined],
+  ["an lcore of switch and guests", "together"],
+  ["an lcore of the guests' own", "apart"],
+])("over vmdq, on %s", (_name, lcores) => {
+  const vmdq = async (options: GuestOptions = {}, guests = 1) => {
+    const r = await rig({ attach: "vmdq", ...options }, guests, { shared: lcores !== undefined });
+    if (!lcores) return r;
+    running.push(r);
+    await r.host.launch(lcores === "apart" ? [r.sw, r.guests] : [[r.sw, ...r.guests]]);
+    return r;
+  };
+
+  test("a burst is one interrupt, of the guest's core; one copy each way", async () => {
+    const r = await vmdq();
+    expect(drive(r, 100, 56)).toMatchObject({ sent: 5600, received: 5600, ...clean });
+    const { interrupts, notifications } = signals(r);
+    expect(interrupts).toBe(200); // of 32 frames and of 24
+    if (lcores === "apart") expect(notifications).toBeGreaterThan(0);
+    else expect(notifications).toBe(0);
+    expect(copies(r)).toEqual([5600, 5600]);
+  });
+
+  test("each guest's frames are in its own queue, and all arrive", async () => {
+    const r = await vmdq({}, 3);
+    expect(drive(r, 100, 48)).toMatchObject({ received: 4800, ...clean });
+    const queues = [1, 2, 3].map((i) => r.core.counter(r.nic.rxQueue(i) + RxQueue.packets));
+    expect(queues).toEqual([1600, 1600, 1600]);
+    expect(r.core.counter(r.nic.rxQueue(0) + RxQueue.packets)).toBe(0);
+  });
+
+  test.each([
+    ["event index", { eventIdx: true }],
+    ["packed, event index", { packed: true, eventIdx: true }],
+    ["chains", { bufferSize: 64 }],
+  ])("nothing is lost over queues with %s", async (_what, options) => {
+    const r = await vmdq(options, 2);
+    expect(drive(r, 50, 48)).toMatchObject({ received: 2400, ...clean });
+  });
+
+  test("what comes another way reaches the guest as well: a broadcast", async () => {
+    const r = await vmdq({ run: "sink" }, 3);
+    for (let i = 1; i <= 20; i++) {
+      r.nic.receive([frame(BROADCAST, i)]);
+      const got = () => r.host.stats().guests.map((guest) => guest.received);
+      for (const end = performance.now() + 2000; performance.now() < end; ) {
+        r.host.poll();
+        if (got().every((n) => n === i)) break;
+      }
+      expect(got()).toEqual([i, i, i]);
+    }
+  });
+
+  test("guests are stopped and started under load", async () => {
+    const r = await vmdq({}, 2);
+    for (let i = 0; i < 20; i++) {
+      r.sw.stop(r.guest);
+      r.sw.start(r.guest);
+      expect(drive(r, 3, 48)).toMatchObject({ received: 144, ...clean });
+    }
+    if (!lcores) expectAllInPlace(r);
+  });
+
+  test("a guest that makes more available than it has harms nobody else", async () => {
+    const r = await vmdq({}, 2);
+    drive(r, 2, 48);
+    r.host.paused(() => {
+      const avail = r.core.u32(r.guest.address + GuestLayout.tx) + Driver.avail;
+      r.core.setU32(avail, r.core.u32(avail) + 1000);
+    });
+    const good = r.guests[1]!;
+    for (let i = 0; i < 200; i++) {
+      r.nic.receive([frame(r.guest.mac, i), frame(good.mac, i)]);
+      for (const end = performance.now() + 2000; performance.now() < end; ) {
+        r.host.poll();
+        if (r.nic.transmit((frames) => expect(frames.map(numberOf)).toContain(i)) > 0) break;
+      }
+    }
+    const { ports, guests } = r.host.stats();
+    expect(ports[1]?.drops["refused.availJump"]).toBeGreaterThan(0);
+    expect(guests[1]!.received).toBe(48 + 200);
+  });
+});
+
+test("a card without a queue left: vmdq is refused, or the guest is connected and its frames are copied as over vhost", async () => {
+  await expect(rig({ attach: "vmdq" }, 2, {}, 64, { queues: 2 })).rejects.toThrow(
+    'nic0: 2 receive queues already, expected "queues" to be larger',
+  );
+  const r = await rig({ attach: "vmdq" }, 1, {}, 64, { queues: 2 });
+  const late = r.host.guest({ attach: "vmdq", ring: 128 });
+  expect(() => r.sw.connect(late)).toThrow('nic0: 2 receive queues already, expected "queues" to be larger');
+  r.guests.push(late);
+  expect(drive(r, 20, 48)).toMatchObject({ received: 960, ...clean });
+  expect(copies(r)).toEqual([960, 480, 480]);
 });
 
 describe.each(["vhost", "iovtee"] as const)("a card that guests over %s share", (attach) => {

@@ -3,6 +3,7 @@ import type { Attach } from "iovtee";
 /** What people call the attachments. */
 export const NAMES: Record<Attach, string> = {
   kernel: "kernel",
+  vmdq: "VMDq",
   vhost: "vhost",
   iovtee: "IOVTee",
   passthrough: "passthrough",

@@ -17,6 +17,8 @@ export interface Polled {
   readonly interrupt?: boolean;
   /** Empty turns after which it waits to be rung for, where it isn't the lcore's own patience. */
   readonly patience?: number;
+  /** Address of the guest's poller on the same lcore that is run behind this one. */
+  guest?: number;
 }
 
 /**
@@ -45,7 +47,7 @@ export function pollerAt(lcore: number, number: number): number {
 
 /** From now on the lcore, which isn't running, polls these, in this order: `Lcore.POLLERS_MAX - 1` at most. */
 export function setPollers(core: Core, lcore: number, polled: readonly Polled[]): void {
-  polled.forEach(({ kind, address, owner, interrupt = false, patience = 0 }, i) => {
+  polled.forEach(({ kind, address, owner, interrupt = false, patience = 0, guest = 0 }, i) => {
     core.setFields(pollerAt(lcore, i + 1), {
       [Poller.kind]: kind,
       [Poller.addr]: address,
@@ -54,6 +56,7 @@ export function setPollers(core: Core, lcore: number, polled: readonly Polled[])
       [Poller.idle]: 0,
       [Poller.patience]: patience,
       [Poller.interrupt]: interrupt ? 1 : 0,
+      [Poller.guest]: guest,
     });
   });
   core.setU32(lcore + Lcore.count, polled.length + 1);

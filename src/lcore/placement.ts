@@ -79,21 +79,27 @@ export function place(
     };
     // A turn takes frames from the cards to the guests and on to the switch again: from what isn't one guest's first,
     // then guest by guest, so that a frame is in the cache until the guest has done with it.
+    const sorted = new Set(sw.sorted.values());
     for (const { address, of } of sw.ports) {
       if (!(of instanceof Nic)) continue;
       for (let i = 0; i < core.u32(of.address + NicLayout.rxQueues); i++) {
         core.setU32(of.rxQueue(i) + RxQueue.port, address);
-        if (core.u32(of.rxQueue(i) + RxQueue.mapping) || core.u32(of.rxQueue(i) + RxQueue.bridge)) continue;
-        pollQueue(of.rxQueue(i));
+        const queue = of.rxQueue(i);
+        if (core.u32(queue + RxQueue.mapping) || core.u32(queue + RxQueue.bridge)) continue;
+        if (!sorted.has(queue)) pollQueue(queue);
       }
     }
     for (const { address, of } of sw.ports) {
       if (of instanceof Nic) continue;
       const mapped = of instanceof Guest && of.mapping ? core.u32(of.mapping + Mapping.queue) : 0;
       const queue = mapped ? pollQueue(mapped) : 0;
-      const how = { interrupt: of instanceof Guest && of.attach === "kernel" };
+      const own = of instanceof Guest ? sw.sorted.get(of) : undefined;
+      if (own) pollQueue(own);
+      const handler = own ? (polled[lcore] as Polled[]).at(-1) : undefined;
+      const how = { interrupt: of instanceof Guest && (of.attach === "kernel" || own !== undefined) };
       // One that is stopped doesn't run: what is left in its queues is nobody's.
       const guest = sw.isRunning(of) ? poll(placed.get(of) ?? 0, Kind.GUEST, of.address, 0, how) : 0;
+      if (handler?.interrupt && guest && (placed.get(of as Guest) ?? 0) === lcore) handler.guest = guest;
       const port = poll(lcore, Kind.PORT, address, sw.address, how);
       if (of instanceof NetmapPort) {
         of.bell = port;

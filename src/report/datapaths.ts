@@ -57,6 +57,20 @@ net header and the used ring. The guest sees an ordinary virtio-net device. What
     source: `R. Kawashima, Software Physical/Virtual Rx Queue Mapping Toward High-Performance Containerized
 Networking (2021). assembly/iovtee.ts, and rules R1 to R12 in docs/design.md`,
   },
+  vmdq: {
+    title: "VMDq: the card sorts to a receive queue for each guest, whose own core is interrupted",
+    drawing: `
+        card         host's memory              guest's memory
+    rx  wire --DMA-> [ guest's queue ] RRRRRRRRRRRRR-> [ receive queue's buffer  ] ->-.
+         '- MAC -> queue, IRQ                                                         | function
+                          |                                                           |
+    tx  wire <-DMA-- [ buffer        ] <-TTTTTTTTTTTTT [ transmit queue's buffer ] <--'`,
+    words: `The card's filter sorts by MAC address into a queue of host buffers for each guest, and its mark tells the
+switch the port. One interrupt for a burst: its handler copies the burst to the guest, and then the guest
+runs on the same core, without an interrupt of its own. What it sends is copied out, a kick for a burst.`,
+    source: `"PCI-Passthrough | SR-IOV | DPDK"; Intel's VMDq; DPDK's ixgbe and i40e drivers.
+src/attach/vmdq.ts, assembly/lcore.ts (serve)`,
+  },
   passthrough: {
     title: "PCI passthrough: the card's port is the guest's, whose driver drives its rings",
     drawing: `

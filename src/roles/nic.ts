@@ -206,6 +206,22 @@ export class Nic {
   }
 
   /**
+   * @internal One more receive queue, of host buffers, for one guest: interrupt-driven, `burst` frames for each interrupt,
+   * unless the card's options say otherwise.
+   * @returns its address
+   * @throws RangeError where there are as many as there may be, or the memory is full
+   */
+  addSortedQueue(burst: number): number {
+    const queue = this.#addRxQueue(this.ring, {
+      [RxQueue.enabled]: 1,
+      [RxQueue.mode]: MODES[this.#mode ?? "interrupt"],
+      [RxQueue.budget]: this.#budget ?? burst,
+    });
+    this.host.core.exports.refillRxQueue(queue, 0);
+    return queue;
+  }
+
+  /**
    * @internal The receive queues for what no filter names are interrupt-driven from now on, `napi` frames for each
    * interrupt, unless the card's options say otherwise.
    * @throws RangeError where another guest of the same card needs another number

@@ -12,6 +12,7 @@ import {
 } from "../../assembly/layout.ts";
 import { map, unmap } from "../attach/iovtee.ts";
 import { interruptHost } from "../attach/kernel.ts";
+import { sortTo } from "../attach/vmdq.ts";
 import { lend, takeBackLent } from "../attach/zero-copy.ts";
 import type { HostMemory } from "../core/host-memory.ts";
 import { LookupBurst, type LookupFunction } from "../core/lookup.ts";
@@ -80,6 +81,8 @@ export class VSwitch {
   readonly address: number;
   /** What is connected, by port number, with the port's address. */
   readonly ports: { name: string; address: number; of: Connectable }[] = [];
+  /** @internal Guests that are attached by "vmdq", and the addresses of their queues. */
+  readonly sorted = new Map<Guest, number>();
   /** Guests that are mapped, and to which card's queue. */
   readonly #mapped = new Map<Guest, Nic>();
   /** Guests that are to be mapped when their card's driver has no rte_flow rules to follow any more. */
@@ -341,6 +344,11 @@ export class VSwitch {
     for (const guest of of instanceof Nic ? this.ports.map((port) => port.of) : [of]) {
       if (!(guest instanceof Guest)) continue;
       if (guest.mapping && !this.#mapped.has(guest)) this.map(nic, guest);
+      if (guest.attach === "vmdq" && !this.sorted.has(guest)) {
+        const burst = this.host.core.u32(this.address + SwitchLayout.burst);
+        const deliver = () => this.#deliver(nic);
+        this.sorted.set(guest, sortTo(nic, guest, this.indexOf(guest), burst, deliver));
+      }
       if (guest.zeroCopyTx && !this.#vlanAware) lend(nic, guest);
     }
   }
