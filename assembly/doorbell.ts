@@ -16,16 +16,16 @@ import { Sync } from "./sync";
 export class Doorbell {
   /** Rings for `poller` (0: for nobody). */
   static ring(poller: usize): void {
-    if (!ASC_FEATURE_THREADS || !poller) return;
+    if (!poller) return;
     const lcore: usize = load<u32>(poller, Poller.lcore);
     const number = <u32>(poller - lcore - Lcore.pollers) / Poller.SIZE;
-    atomic.or<u32>(lcore + Lcore.signals + (number >> 5) * 4, 1 << (number & 31));
-    atomic.add<u32>(lcore + Lcore.doorbell, 1);
-    if (Sync.load<u32>(lcore + Lcore.asleep)) atomic.notify(lcore + Lcore.doorbell, 1);
+    Sync.or(lcore + Lcore.signals + (number >> 5) * 4, 1 << (number & 31));
+    Sync.add(lcore + Lcore.doorbell, 1);
+    if (ASC_FEATURE_THREADS && Sync.load<u32>(lcore + Lcore.asleep)) atomic.notify(lcore + Lcore.doorbell, 1);
   }
 
   /** Rings for the poller at `bell` if the flag at `armed` is set. */
   @inline static ringIfArmed(armed: usize, bell: usize): void {
-    if (ASC_FEATURE_THREADS && Sync.load<u32>(armed)) Doorbell.ring(load<u32>(bell));
+    if (Sync.load<u32>(armed)) Doorbell.ring(load<u32>(bell));
   }
 }

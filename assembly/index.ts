@@ -74,6 +74,11 @@ export function stopVirtqueue(vq: usize): void {
   store<u32>(vq, 0, Virtqueue.ready);
 }
 
+/** The calling thread's lcore begins with the pollers that it has now. */
+export function beginLcore(lcore: usize): void {
+  Lcores.begin(lcore);
+}
+
 // A burst at a time.
 
 export function pollLcore(lcore: usize): u32 {
@@ -134,6 +139,10 @@ export function transmitted(nic: usize, n: u32): void {
 /** Buffers from its pool for each free descriptor of a receive queue. */
 export function refillRxQueue(queue: usize, lcore: u32): void {
   Pmd.refill(queue, lcore, load<u32>(queue, RxQueue.mask) + 1);
+}
+/** Buffers that the card has sent go back to their owners. */
+export function cleanTxQueue(queue: usize, lcore: u32): void {
+  Pmd.txCleanAll(queue, lcore);
 }
 export function flushNic(nic: usize): void {
   Wire.flush(nic);

@@ -240,6 +240,19 @@ export enum Nic {
   SIZE = 256,
 }
 
+/** How a card's receive queue is served. */
+export enum NicMode {
+  /** Polled without end; an lcore on a worker that finds nothing for long sleeps. */
+  POLL = 0,
+  /** By its interrupts only: `RxQueue.budget` frames for each, then it is unmasked again. */
+  INTERRUPT = 1,
+  /** Polled while frames come; after `ADAPTIVE_PATIENCE` empty polls unmasked and left until the interrupt. */
+  ADAPTIVE = 2,
+}
+
+/** Empty polls of an adaptive queue before it waits for an interrupt (DPDK's l3fwd-power: SUSPEND_THRESHOLD). */
+export const ADAPTIVE_PATIENCE = 300;
+
 /**
  * Receive descriptor ring of the NIC.
  *
@@ -265,6 +278,10 @@ export enum RxQueue {
   port = 36,
   /** The poller that its interrupt rings for, or 0. */
   bell = 40,
+  /** NicMode. */
+  mode = 44,
+  /** Frames taken at a time, or for one interrupt; 0: the switch's burst for each other port. */
+  budget = 48,
   /** Where the driver follows rte_flow rules: Ring of the frames that they bring here from other queues. */
   brought = 52,
   /** The bridge that takes from it instead of a switch, or 0. */
@@ -280,12 +297,20 @@ export enum RxQueue {
   tailCache = 96,
   /** The card has had no descriptor for a frame since it last raised an interrupt. */
   missed = 100,
+  /** u64 counter: interrupts that the card raised when a burst arrived. */
+  interrupts = 104,
   next = 128,
   posted = 132,
+  /** u64 counters: polls, and interrupts that were pending when the driver unmasked them. */
+  polls = 136,
+  pended = 144,
   /** Frames that the driver's rules have brought to other queues or dropped, since that was asked last. */
   away = 152,
   tail = 192,
-  /** 1: the driver sleeps, and wants an interrupt. */
+  /**
+   * Interrupt mask: 0, or 2 * `next` + 1 where the driver wants an interrupt for the descriptor `next` and those behind
+   * it. Who raises the interrupt swaps it for 0: so there is one for each time that it was unmasked.
+   */
   armed = 196,
   SIZE = 256,
 }
@@ -630,6 +655,8 @@ export enum Virtqueue {
   skip = 52,
   /** Poller of the driver's that is rung for when the driver wants a notification, or 0. */
   bell = 56,
+  /** Zero-copy transmit: the card's TxQueue that is given this queue's buffers as they are, or 0. */
+  lendsTo = 60,
   /** Next available entry (split: free running; packed: position), and how far the driver is known to be. */
   avail = 64,
   availCache = 68,
@@ -641,8 +668,9 @@ export enum Virtqueue {
   published = 84,
   pending = 88,
   pendingFlags = 92,
-  /** Buffers taken from the driver and not given back yet. */
+  /** Buffers taken from the driver and not given back yet; of those the ones that the card holds. */
   taken = 96,
+  lent = 100,
   /** u64 counters. */
   notifications = 144,
   refused = 152,
@@ -1116,6 +1144,8 @@ export enum Port {
   copies = 96,
   copiedBytes = 104,
   flooded = 112,
+  /** Frames taken from it at a time, where it isn't the switch's burst, or 0. */
+  burst = 120,
   /** u64 counters by Drop. */
   drops = 128,
   SIZE = 256,
@@ -1203,6 +1233,8 @@ export enum Switch {
   pendingLength = 117384,
   /** 1: netmap's rules where they differ from 802.1D's. */
   vale = 117388,
+  /** The burst's owner where that is a virtqueue that lends its buffers to a card (`Virtqueue.lendsTo`), or 0. */
+  lender = 117392,
   PORTS_MAX = 2048,
   /** VALE's limit (netmap: NM_BDG_MAXPORTS). */
   VALE_PORTS_MAX = 254,
@@ -1275,7 +1307,7 @@ export enum Lcore {
   count = 8,
   /** How many of them are polled. */
   active = 12,
-  /** Empty turns after which a poller is armed and left out. */
+  /** Empty turns after which a poller is armed and left out; `PATIENT`: never. */
   patience = 16,
   /** How often it looks at `command` after a turn that moved nothing, before the next: others need the lines it polls. */
   pause = 20,
@@ -1300,8 +1332,11 @@ export enum Lcore {
   actives = 704, // signals + POLLERS_MAX / 8
   pollers = 8896, // actives + 2 * POLLERS_MAX
   POLLERS_MAX = 4096,
-  SIZE = 90816, // pollers + POLLERS_MAX * Poller.SIZE
+  SIZE = 139968, // pollers + POLLERS_MAX * Poller.SIZE
 }
+
+/** Patience of an lcore that polls for ever. */
+export const PATIENT = 0xffff_ffff;
 
 export enum LcoreCommand {
   RUN = 0,
@@ -1330,7 +1365,13 @@ export enum Poller {
   idle = 12,
   /** Kind of what it polls. */
   kind = 16,
-  SIZE = 20,
+  /** Empty turns after which it is armed and left out, where it isn't the lcore's patience, or 0. */
+  patience = 20,
+  /** 1: it isn't polled at all, but run for each interrupt (`Lcores.serve`). */
+  interrupt = 24,
+  /** VMDq: the guest's poller on this lcore, which is run behind this queue's, or 0. */
+  guest = 28,
+  SIZE = 32,
 }
 
 /** `Port.takes` of a port that takes no buffer as it is. */

@@ -3,12 +3,16 @@
  *
  * `poll` and `drain` run all of them, for a thread that has other things to do as well. `run` is a thread's whole life: it
  * polls what has work; a poller that finds nothing for a while is armed and left out until it is rung for (vMux,
- * "Scheduling"), and when none is left the thread sleeps. test/doorbell.test.ts goes through all interleavings of it with
+ * "Scheduling"), and when none is left the thread sleeps. A poller of interrupts isn't polled at all: each ring runs it
+ * once, and it is armed again (`serve`). test/doorbell.test.ts goes through all interleavings of it with
  * those who ring for it, pause it, and stop it: who changes the order of what is shared here changes the model there.
  */
 import { Count } from "./count";
+import { Doorbell } from "./doorbell";
 import { Guests } from "./guest";
+import { Mappings } from "./iovtee";
 import {
+  Guest,
   Kind,
   Kring,
   Lcore,
@@ -20,16 +24,19 @@ import {
   PortKind,
   Ring,
   RxQueue,
+  Switch,
+  Virtqueue,
 } from "./layout";
 import { Bridges } from "./netmap/bridge";
 import { Krings } from "./netmap/kring";
-import { Pmd } from "./nic";
+import { Card, Pmd } from "./nic";
 import { Switching } from "./switch";
 import { Sync } from "./sync";
 import { Device } from "./virtqueue/device";
+import { Drivers } from "./virtqueue/driver";
 import { Wire } from "./wire";
 
-/** `Poller.idle` of one that is armed and isn't polled. */
+/** `Poller.idle` of one that is armed and isn't polled: more turns than can be counted. */
 const ARMED: u32 = 0xffff_ffff;
 
 export class Lcores {
@@ -49,12 +56,11 @@ export class Lcores {
       : Switching.pollQueue(sw, load<u32>(addr, RxQueue.port), addr);
   }
 
-  /** One turn of every poller. Returns the frames moved. */
+  /** What was rung for, and one turn of every poller. Returns the frames moved. */
   static poll(lcore: usize): u32 {
-    let moved: u32 = 0;
-    const end = Lcores.poller(lcore, load<u32>(lcore, Lcore.count));
-    for (let p = Lcores.poller(lcore, 1); p < end; p += Poller.SIZE) moved += Lcores.pollOne(p);
-    return moved;
+    const rung = Sync.load<u32>(lcore + Lcore.doorbell) != load<u32>(lcore, Lcore.seen);
+    const moved = rung ? Lcores.answer(lcore) : 0;
+    return moved + Lcores.turn(lcore);
   }
 
   /** Turns until one moves nothing, at most `turns`. Returns the frames moved. */
@@ -102,10 +108,15 @@ export class Lcores {
    */
   static run(lcore: usize, turns: u32, begins: bool): bool {
     if (!ASC_FEATURE_THREADS) return false;
-    let goesOn = begins ? Lcores.rest(lcore) : true;
-    while (goesOn && turns--) {
-      goesOn = Lcores.listen(lcore);
-      if (!goesOn) break;
+    if (begins && !Lcores.rest(lcore)) {
+      Lcores.park(lcore);
+      return false;
+    }
+    while (turns--) {
+      if (!Lcores.listen(lcore)) {
+        Lcores.park(lcore);
+        return false;
+      }
       // Its thread is to load one first, which it can do only outside.
       if (load<u32>(lcore, Lcore.lookups) != load<u32>(lcore, Lcore.lookupsLoaded)) break;
       Count.add(lcore + Lcore.turns, 1);
@@ -115,8 +126,7 @@ export class Lcores {
         Lcores.pause(lcore);
       }
     }
-    if (!goesOn) Lcores.park(lcore);
-    return goesOn;
+    return true;
   }
 
   /**
@@ -158,40 +168,118 @@ export class Lcores {
     return true;
   }
 
-  /** All pollers are polled. */
+  /** All pollers are polled, those of interrupts armed. */
   static activateAll(lcore: usize): void {
     store<u32>(lcore, 0, Lcore.active);
     const count = load<u32>(lcore, Lcore.count);
     for (let i: u32 = 1; i < count; i++) Lcores.activate(lcore, i);
   }
 
-  static activate(lcore: usize, i: u32): void {
+  /**
+   * The calling thread's lcore begins with the pollers that it has now. None of those that are polled was armed: that would be
+   * taken back by writing to guests' memory.
+   */
+  static begin(lcore: usize): void {
+    store<u32>(lcore, 0, Lcore.active);
+    const count = load<u32>(lcore, Lcore.count);
+    for (let i: u32 = 1; i < count; i++) {
+      const p = Lcores.poller(lcore, i);
+      if (load<u32>(p, Poller.interrupt)) Lcores.ask(p);
+      else Lcores.enlist(lcore, i);
+    }
+  }
+
+  /** From now on a turn polls it. */
+  static enlist(lcore: usize, i: u32): void {
     const active = load<u32>(lcore, Lcore.active);
-    const p = Lcores.poller(lcore, i);
-    store<u32>(p, 0, Poller.idle);
-    Lcores.arm(p, false);
     store<u16>(lcore + Lcore.actives + active * 2, <u16>i);
     store<u32>(lcore, active + 1, Lcore.active);
   }
 
-  /** Polls again what was rung for. */
-  static answer(lcore: usize): void {
+  static activate(lcore: usize, i: u32): void {
+    const p = Lcores.poller(lcore, i);
+    store<u32>(p, 0, Poller.idle);
+    if (load<u32>(p, Poller.interrupt)) {
+      Lcores.ask(p);
+      return;
+    }
+    Lcores.arm(p, false);
+    Lcores.enlist(lcore, i);
+  }
+
+  /** Serves the interrupts that were rung for, and polls again what else was. Returns the frames moved. */
+  static answer(lcore: usize): u32 {
     store<u32>(lcore, Sync.load<u32>(lcore + Lcore.doorbell), Lcore.seen);
-    const words = (load<u32>(lcore, Lcore.count) + 31) / 32;
-    for (let w: u32 = 0; w < words; w++) {
+    const count = load<u32>(lcore, Lcore.count);
+    let moved: u32 = 0;
+    for (let w: u32 = 0; w < (count + 31) / 32; w++) {
       const at = lcore + Lcore.signals + w * 4;
       if (!Sync.load<u32>(at)) continue;
-      for (let bits = atomic.xchg<u32>(at, 0); bits; bits &= bits - 1) {
+      for (let bits = Sync.exchange(at, 0); bits; bits &= bits - 1) {
         const i = w * 32 + ctz<u32>(bits);
+        // Not those that there were before pollers were set up anew.
+        if (!i || i >= count) continue;
+        const p = Lcores.poller(lcore, i);
+        if (load<u32>(p, Poller.interrupt)) moved += Lcores.serve(p);
         // One that has found work by itself since it armed is polled already.
-        if (i && load<u32>(Lcores.poller(lcore, i), Poller.idle) == ARMED) Lcores.activate(lcore, i);
+        else if (load<u32>(p, Poller.idle) == ARMED) Lcores.activate(lcore, i);
       }
     }
+    return moved;
+  }
+
+  /** The interrupt's handler: one turn, then it waits for the next interrupt. Returns the frames moved. */
+  static serve(p: usize): u32 {
+    const guest: usize = load<u32>(p, Poller.guest);
+    // The guest whose core this is isn't interrupted once more for what it gets now.
+    if (guest) Drivers.arm(load<u32>(load<u32>(guest, Poller.addr), Guest.rx), false);
+    let moved = Lcores.pollOne(p);
+    if (guest) moved += Lcores.serve(guest);
+    Lcores.ask(p);
+    return moved;
+  }
+
+  /**
+   * Asks for a ring, and rings itself where there is work already: what came before the other side could see that it was
+   * asked, and what was left.
+   */
+  static ask(p: usize): void {
+    const addr: usize = load<u32>(p, Poller.addr);
+    const what = load<u32>(p, Poller.kind);
+    if (what == Kind.RX_QUEUE) {
+      Lcores.askForBuffers(addr, p);
+      Card.unmask(addr);
+      if (Pmd.hasBrought(addr)) Doorbell.ring(p);
+    } else if (what == Kind.GUEST) {
+      // It takes back what it has sent when it is interrupted for what it receives.
+      const rx: usize = load<u32>(addr, Guest.rx);
+      Drivers.arm(rx, true);
+      if (Drivers.isPending(rx)) Doorbell.ring(p);
+    } else {
+      const vq: usize = load<u32>(addr, Port.from);
+      if (!Device.isUsable(vq)) return;
+      Device.arm(vq, true);
+      if (Device.isPending(vq)) Doorbell.ring(p);
+    }
+  }
+
+  /** A mapped queue that is short of the guest's buffers asks for them, and takes those that have come by then. */
+  static askForBuffers(q: usize, p: usize): void {
+    const mapping: usize = load<u32>(q, RxQueue.mapping);
+    if (!mapping) return;
+    const vq: usize = load<u32>(mapping, Mapping.virtqueue);
+    if (!Device.isUsable(vq)) return;
+    const before = Device.cursor(vq);
+    Device.arm(vq, Pmd.wantsRefill(q));
+    if (!Pmd.wantsRefill(q)) return;
+    Mappings.refill(mapping, load<u32>(load<u32>(p, Poller.owner), Switch.lcore));
+    // What it asked for followed from how far it had got.
+    if (Device.cursor(vq) != before) Doorbell.ring(p);
   }
 
   /** One turn of the pollers that have work; those that haven't had any for long are armed. Returns the frames moved. */
   static turn(lcore: usize): u32 {
-    const patience = load<u32>(lcore, Lcore.patience);
+    const patient = load<u32>(lcore, Lcore.patience);
     let active = load<u32>(lcore, Lcore.active);
     let moved: u32 = 0;
     let at = lcore + Lcore.actives;
@@ -199,10 +287,13 @@ export class Lcores {
       const p = Lcores.poller(lcore, load<u16>(at));
       const some = Lcores.pollOne(p);
       moved += some;
-      const idle: u32 = some ? 0 : load<u32>(p, Poller.idle) + 1;
+      const idle: u32 = some ? 0 : min(load<u32>(p, Poller.idle) + 1, ARMED - 1);
       store<u32>(p, idle, Poller.idle);
       at += 2;
-      if (idle < patience) continue;
+      const own = load<u32>(p, Poller.patience);
+      const patience = own ? own : patient;
+      // Nobody rings when the card has sent what it was lent.
+      if (idle < patience || Lcores.hasLent(p)) continue;
       const cursors = Lcores.cursors(p);
       Lcores.arm(p, true);
       // Once more: what came before the other side could see that this one is armed. What it asks for may follow from
@@ -238,9 +329,17 @@ export class Lcores {
     } else Sync.store<u32>(load<u32>(addr, Port.from) + Ring.armed, u32(on));
   }
 
+  /** Whether it is a port whose guest's buffers a card has to send (zero-copy transmit). */
+  @inline static hasLent(p: usize): bool {
+    if (load<u32>(p, Poller.kind) != Kind.PORT) return false;
+    const port: usize = load<u32>(p, Poller.addr);
+    if (load<u32>(port, Port.kind) != PortKind.VHOST) return false;
+    return load<u32>(load<u32>(port, Port.from), Virtqueue.lent) != 0;
+  }
+
   /** A card's receive queue that is mapped, and has too few of the guest's buffers, waits for those as well. */
   static armQueue(q: usize, on: bool): void {
-    Sync.store<u32>(q + RxQueue.armed, u32(on));
+    Sync.store<u32>(q + RxQueue.armed, on ? Card.mask(load<u32>(q, RxQueue.next)) : 0);
     const mapping: usize = load<u32>(q, RxQueue.mapping);
     if (!mapping) return;
     const vq: usize = load<u32>(mapping, Mapping.virtqueue);
@@ -280,6 +379,7 @@ export class Lcores {
 
   /** Every poller is armed: nothing to do until the doorbell is moved. */
   static sleep(lcore: usize): void {
+    if (Sync.load<u32>(lcore + Lcore.doorbell) != load<u32>(lcore, Lcore.seen)) return;
     Count.add(lcore + Lcore.sleeps, 1);
     Sync.store<u32>(lcore + Lcore.asleep, 1);
     atomic.wait<i32>(lcore + Lcore.doorbell, load<u32>(lcore, Lcore.seen), -1);

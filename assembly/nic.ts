@@ -26,6 +26,7 @@ import {
   RteFlowTable,
   RxQueue,
   TxQueue,
+  Virtqueue,
 } from "./layout";
 import { Macs } from "./mactable";
 import { Mempool } from "./mempool";
@@ -35,6 +36,8 @@ import { Rings } from "./ring";
 import { Rss } from "./rss";
 import { RteFlows } from "./rteflow";
 import { Sync } from "./sync";
+import { AnyDevice } from "./virtqueue/any-device";
+import { Device } from "./virtqueue/device";
 
 /** Descriptors that the driver frees at a time, as the RS threshold of Intel's cards. */
 const TX_FREE: u32 = 32;
@@ -179,8 +182,8 @@ export class Card {
   }
 
   /**
-   * Ends a burst: what was received becomes visible; queues that the driver has stopped say so. A driver that sleeps
-   * gets an interrupt, also where a frame found no descriptor: it may have buffers by now.
+   * Ends a burst: what was received becomes visible; queues that the driver has stopped say so. A driver that waits for
+   * it gets an interrupt, also where a frame found no descriptor: it may have buffers by now.
    */
   static flush(nic: usize): void {
     const n = load<u32>(nic, Nic.rxQueues);
@@ -197,9 +200,35 @@ export class Card {
     if (load<u32>(q, RxQueue.running) && !Sync.load<u32>(q + RxQueue.enabled)) {
       Sync.store<u32>(q + RxQueue.running, 0);
     }
-    if (!(pending | load<u32>(q, RxQueue.missed))) return;
+    const missed = load<u32>(q, RxQueue.missed);
+    if (!(pending | missed)) return;
     store<u32>(q, 0, RxQueue.missed);
-    Doorbell.ringIfArmed(q + RxQueue.armed, q + RxQueue.bell);
+    const armed = Sync.load<u32>(q + RxQueue.armed);
+    // The driver may have taken all by now, and wait for the next.
+    if (armed && (missed || armed != Card.mask(load<u32>(q, RxQueue.head))))
+      Card.interrupt(q, armed, RxQueue.interrupts);
+  }
+
+  /** `RxQueue.armed` of a driver that waits for the descriptor `next`. */
+  @inline static mask(next: u32): u32 {
+    return (next << 1) | 1;
+  }
+
+  /** Raises the interrupt and masks it, unless somebody else has done so since `armed` was read. */
+  @inline static interrupt(q: usize, armed: u32, counter: u32): void {
+    if (Sync.cas(q + RxQueue.armed, armed, 0) != armed) return;
+    Count.add(q + counter, 1);
+    Doorbell.ring(load<u32>(q, RxQueue.bell));
+  }
+
+  /**
+   * The driver, which has taken all before `RxQueue.next`, wants an interrupt from now on. Interrupts are level-triggered:
+   * for what has been received already it is raised at once.
+   */
+  static unmask(q: usize): void {
+    const next = load<u32>(q, RxQueue.next);
+    Sync.store<u32>(q + RxQueue.armed, Card.mask(next));
+    if (Pmd.received(q)) Card.interrupt(q, Card.mask(next), RxQueue.pended);
   }
 
   /** Descriptors that the wire is to send; they begin at `TxQueue.head` of `Nic.wire`. */
@@ -294,6 +323,12 @@ export class Pmd {
     return kept;
   }
 
+  /** Whether the driver's rules have brought frames to this queue that weren't taken. */
+  static hasBrought(q: usize): bool {
+    const brought: usize = load<u32>(q, RxQueue.brought);
+    return brought != 0 && Rings.count(brought) != 0;
+  }
+
   /** Each of the frames in `n` descriptors to the queue that the rules name. Returns the descriptors that stay. */
   static follow(flows: usize, q: usize, lcore: u32, list: usize, n: u32): u32 {
     const own = load<u32>(q, RxQueue.index);
@@ -362,6 +397,12 @@ export class Pmd {
   /** Descriptors that the card holds or has finished and the driver hasn't taken. */
   @inline static posted(q: usize): u32 {
     return load<u32>(q, RxQueue.posted) - load<u32>(q, RxQueue.next);
+  }
+
+  /** Whether the card has finished a frame that the driver hasn't taken. */
+  @inline static received(q: usize): bool {
+    const slot = load<u32>(q, RxQueue.next) & load<u32>(q, RxQueue.mask);
+    return Pmd.posted(q) != 0 && Pmd.isDone(load<u32>(q, RxQueue.ring) + slot * Packet.SIZE);
   }
 
   /** Descriptors without a buffer. */
@@ -482,18 +523,35 @@ export class Pmd {
     const ring: usize = load<u32>(q, TxQueue.ring);
     const mask = load<u32>(q, TxQueue.mask);
     const next = load<u32>(q, TxQueue.next);
-    let clean = load<u32>(q, TxQueue.clean);
-    while (clean != next && Pmd.isDone(ring + (clean & mask) * Packet.SIZE)) {
-      clean = Pmd.txFree(ring, mask, clean, 1, lcore);
-    }
-    store<u32>(q, clean, TxQueue.clean);
+    const clean = load<u32>(q, TxQueue.clean);
+    let end = clean;
+    while (end != next && Pmd.isDone(ring + (end & mask) * Packet.SIZE)) end++;
+    store<u32>(q, Pmd.txFree(ring, mask, clean, end - clean, lcore), TxQueue.clean);
   }
 
   @inline static isDone(p: usize): bool {
     return ((Sync.load<u32>(p + Packet.len) >> 16) & PacketFlag.DONE) != 0;
   }
 
-  /** Gives `n` descriptors from `clean` on back to their pools, runs of one owner together. */
+  /** A guest's buffers that the card has sent are the guest's again, each when its last segment was sent. */
+  static giveBackLent(vq: usize, p: usize, n: u32): void {
+    const device = changetype<AnyDevice>(0);
+    const usable = Device.isUsable(vq);
+    let ended: u32 = 0;
+    // Runs of last segments, which most are.
+    for (const end = p + n * Packet.SIZE; p != end; ) {
+      let run: u32 = 0;
+      let d = p;
+      for (; d != end && !(load<u16>(d, Packet.flags) & PacketFlag.MORE); d += Packet.SIZE) run++;
+      if (usable) device.complete(vq, p, run, false);
+      ended += run;
+      p = d == end ? end : d + Packet.SIZE;
+    }
+    store<u32>(vq, load<u32>(vq, Virtqueue.lent) - ended, Virtqueue.lent);
+    if (usable) device.publish(vq);
+  }
+
+  /** Gives `n` descriptors from `clean` on back to their owners, runs of one owner together. */
   static txFree(ring: usize, mask: u32, clean: u32, n: u32, lcore: u32): u32 {
     while (n) {
       const p = ring + (clean & mask) * Packet.SIZE;
@@ -501,7 +559,9 @@ export class Pmd {
       const straight = min(n, mask + 1 - (clean & mask));
       let run: u32 = 1;
       while (run < straight && load<u16>(p + run * Packet.SIZE, Packet.owner) == owner) run++;
-      if (Objects.kind(owner) == Kind.POOL) Mempool.give(Objects.addr(owner), lcore, p, run);
+      const kind = Objects.kind(owner);
+      if (kind == Kind.POOL) Mempool.give(Objects.addr(owner), lcore, p, run);
+      else if (kind == Kind.VIRTQUEUE) Pmd.giveBackLent(Objects.addr(owner), p, run);
       clean += run;
       n -= run;
     }

@@ -39,6 +39,7 @@ import {
   RxQueue,
   SlotFlag,
   Switch,
+  Virtqueue,
 } from "./layout";
 import { Learning } from "./learning";
 import { Mempool } from "./mempool";
@@ -71,13 +72,17 @@ export class Switching {
     if (!load<u32>(port, Port.up)) return 0;
     if (load<u32>(sw, Switch.pending)) Switching.abandon(sw);
     const kind = load<u32>(port, Port.kind);
-    const burst = load<u32>(sw, Switch.burst);
+    const own = load<u32>(port, Port.burst);
+    const burst = own ? own : load<u32>(sw, Switch.burst);
     const to = sw + Switch.packets;
     if (kind == PortKind.NIC) return Switching.pollNic(sw, port);
     if (kind == PortKind.NETMAP) return Switching.pollNetmap(sw, port, to, burst);
     let n: u32 = 0;
     if (kind == PortKind.VHOST) {
-      n = Device.isPacked(load<u32>(port, Port.from))
+      const vq: usize = load<u32>(port, Port.from);
+      if (load<u32>(vq, Virtqueue.lent))
+        Pmd.txCleanAll(load<u32>(vq, Virtqueue.lendsTo), load<u32>(sw, Switch.lcore));
+      n = Device.isPacked(vq)
         ? Vhost.rx<PackedDevice>(port, to, burst, BURST_DESCRIPTORS)
         : Vhost.rx<SplitDevice>(port, to, burst, BURST_DESCRIPTORS);
     } else if (kind == PortKind.RING) {
@@ -140,13 +145,15 @@ export class Switching {
   /** One burst from receive queue `q` of the card at `port`. Returns the frames moved. */
   static pollQueue(sw: usize, port: usize, q: usize): u32 {
     if (load<u32>(sw, Switch.pending)) Switching.abandon(sw);
-    const burst = load<u32>(sw, Switch.burst);
+    Count.add(q + RxQueue.polls, 1);
+    const budget = load<u32>(q, RxQueue.budget);
+    const burst = budget ? budget : load<u32>(sw, Switch.burst);
     const to = sw + Switch.packets;
     const mapping: usize = load<u32>(q, RxQueue.mapping);
     const learns = load<u32>(sw, Switch.lookup) == Lookup.LEARNING;
     let moved = mapping && learns ? Switching.passMapped(sw, port, q, mapping, burst) : 0;
     // What isn't one guest's is for all: a burst for each, sorted together.
-    let left = burst * (mapping ? 1 : max<u32>(load<u32>(sw, Switch.ports), 2) - 1) - moved;
+    let left = burst * (mapping || budget ? 1 : max<u32>(load<u32>(sw, Switch.ports), 2) - 1) - moved;
     for (let n: u32 = 1; n && left; ) {
       const some = min(left, <u32>BURST_MAX);
       n = Pmd.rxSteered(q, load<u32>(sw, Switch.lcore), to, some, BURST_DESCRIPTORS);
@@ -197,6 +204,7 @@ export class Switching {
   /** The `n` descriptors in the switch's scratch came in at `port`. Returns the frames. */
   static process(sw: usize, port: usize, n: u32): u32 {
     const packets = sw + Switch.packets;
+    store<u32>(sw, Switching.lenderOf(load<u16>(packets, Packet.owner)), Switch.lender);
     const frames =
       load<u32>(sw, Switch.lookup) == Lookup.FLOWS
         ? Flows.classify(sw, port, n)
@@ -209,7 +217,7 @@ export class Switching {
       const out = Switching.port(sw, to);
       const alike = load<u32>(sw, Switch.alike);
       Switching.deliver(sw, out, packets, n, frames, sw + Switch.headers, sw + Switch.spare, alike);
-      const takes = load<u32>(out, Port.takes);
+      const takes = Switching.takesOf(sw, out);
       if (!alike) Switching.release(sw, packets, n, takes);
       else {
         const owner = <u32>load<u16>(packets, Packet.owner);
@@ -239,6 +247,25 @@ export class Switching {
     Count.add(port + Port.drops + Drop.LOOKUP_FAILED * 8, frames);
     Switching.release(sw, packets, n, 0);
     return true;
+  }
+
+  /** Of a burst that begins with a buffer of `owner`: that owner if it lends its buffers to a card, else 0. */
+  @inline static lenderOf(owner: u32): u32 {
+    if (Objects.kind(owner) != Kind.VIRTQUEUE) return 0;
+    return load<u32>(Objects.addr(owner), Virtqueue.lendsTo) ? owner : 0;
+  }
+
+  /**
+   * The owner whose buffers of this burst `out` takes as they are: what it gets it hands on, or gives back if it can't. A
+   * burst has one owner that lends, since a guest's port has no other.
+   */
+  @inline static takesOf(sw: usize, out: usize): u32 {
+    const lender = load<u32>(sw, Switch.lender);
+    if (lender && load<u32>(out, Port.kind) == PortKind.NIC) {
+      const tx = load<u32>(load<u32>(out, Port.to), Nic.tx);
+      if (load<u32>(Objects.addr(lender), Virtqueue.lendsTo) == tx) return lender;
+    }
+    return load<u32>(out, Port.takes);
   }
 
   @inline static port(sw: usize, index: u32): usize {
@@ -400,7 +427,7 @@ export class Switching {
     let run: u32 = 0; // whose they are; 0 for what was taken
     for (let f: u32 = 0; f < frames; f++) {
       const to = <u32>load<u16>(sw + Switch.destination + f * 2);
-      const takes: u32 = to < <u32>Destination.FLOOD ? load<u32>(Switching.port(sw, to), Port.takes) : 0;
+      const takes: u32 = to < <u32>Destination.FLOOD ? Switching.takesOf(sw, Switching.port(sw, to)) : 0;
       const end = sw + Switch.packets + <u32>load<u16>(sw + Switch.first + f * 2 + 2) * Packet.SIZE;
       for (; p != end; p += Packet.SIZE) {
         const owner = <u32>load<u16>(p, Packet.owner);
@@ -593,7 +620,8 @@ export class Switching {
     spare: usize,
     alike: u32,
   ): void {
-    const takes = load<u32>(out, Port.takes);
+    const takes = Switching.takesOf(sw, out);
+    const lends = takes != load<u32>(out, Port.takes);
     const room = load<u32>(load<u32>(sw, Switch.pool), Pool.room);
     const lcore = load<u32>(sw, Switch.lcore);
     for (let i: u32 = 0; i < n; ) {
@@ -622,10 +650,38 @@ export class Switching {
           const q = p + k * Packet.SIZE;
           if (load<u16>(q, Packet.owner) == takes) Switching.giveBack(sw, takes, q, 1);
         }
-      } else if (own) Switching.enqueue(sw, out, kind, lcore, p, run);
+      } else if (own && lends) Switching.lend(sw, out, kind, p, run, headers, spare);
+      else if (own) Switching.enqueue(sw, out, kind, lcore, p, run);
       else Switching.sendCopies(sw, out, kind, p, run, headers, spare);
       headers += frames * 16;
       i += run;
+    }
+  }
+
+  /**
+   * Zero-copy transmit: whole frames, `n` segments, to the card in the buffers of the guest that sent them. They are the
+   * guest's again when the card has sent them (`Pmd.giveBackLent`). Where a segment doesn't fit a host buffer all are
+   * copied: it couldn't be saved in one if the guest were reset.
+   */
+  static lend(sw: usize, out: usize, kind: u32, from: usize, n: u32, headers: usize, spare: usize): void {
+    const lcore = load<u32>(sw, Switch.lcore);
+    const room = load<u32>(load<u32>(sw, Switch.pool), Pool.room);
+    let longest: u32 = 0;
+    for (let i: u32 = 0; i < n; i++)
+      longest = max(longest, <u32>load<u16>(from + i * Packet.SIZE, Packet.len));
+    if (longest <= room) {
+      const vq = Objects.addr(load<u16>(from, Packet.owner));
+      const sent = Switching.enqueue(sw, out, kind, lcore, from, n);
+      store<u32>(vq, load<u32>(vq, Virtqueue.lent) + Desc.frames(from, sent), Virtqueue.lent);
+      return;
+    }
+    for (let i: u32 = 0; i < n; headers += 16) {
+      const p = from + i * Packet.SIZE;
+      const segments = Desc.segments(p, n - i);
+      const got = Switching.copyToHost(sw, out, p, segments, v128.load(headers), spare);
+      if (got) Switching.enqueue(sw, out, kind, lcore, spare, got);
+      Switching.giveBack(sw, load<u16>(p, Packet.owner), p, segments);
+      i += segments;
     }
   }
 
@@ -667,8 +723,8 @@ export class Switching {
     Count.add(out + Port.txBytes, bytes);
   }
 
-  /** Host buffers into the NIC's transmit ring or a ring; what doesn't fit is freed and counted. */
-  static enqueue(sw: usize, out: usize, kind: u32, lcore: u32, from: usize, n: u32): void {
+  /** Buffers into the NIC's transmit ring or a ring; what doesn't fit is freed and counted. Returns what did. */
+  static enqueue(sw: usize, out: usize, kind: u32, lcore: u32, from: usize, n: u32): u32 {
     const sent =
       kind == PortKind.NIC
         ? Pmd.txBurst(load<u32>(load<u32>(out, Port.to), Nic.tx), lcore, from, n)
@@ -683,6 +739,7 @@ export class Switching {
     Count.add(out + Port.txPackets, sent - more);
     Count.add(out + Port.txBytes, bytes);
     if (sent < n) Switching.overflow(sw, out, from + sent * Packet.SIZE, n - sent);
+    return sent;
   }
 
   static overflow(sw: usize, out: usize, from: usize, n: u32): void {
@@ -723,7 +780,6 @@ export class Switching {
         device.complete(vq, p + i * Packet.SIZE, 1, false);
       }
     }
-    if (Device.isPacked(vq)) changetype<PackedDevice>(0).publish(vq);
-    else changetype<SplitDevice>(0).publish(vq);
+    device.publish(vq);
   }
 }

@@ -25,4 +25,22 @@ export class Sync {
     store<u32>(p, value);
     return expected;
   }
+
+  /** Swaps; gives the value that was there. */
+  @inline static exchange(p: usize, value: u32): u32 {
+    if (ASC_FEATURE_THREADS) return atomic.xchg<u32>(p, value);
+    const before = load<u32>(p);
+    store<u32>(p, value);
+    return before;
+  }
+
+  @inline static or(p: usize, bits: u32): void {
+    if (ASC_FEATURE_THREADS) atomic.or<u32>(p, bits);
+    else store<u32>(p, load<u32>(p) | bits);
+  }
+
+  @inline static add(p: usize, n: u32): void {
+    if (ASC_FEATURE_THREADS) atomic.add<u32>(p, n);
+    else store<u32>(p, load<u32>(p) + n);
+  }
 }

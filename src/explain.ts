@@ -13,8 +13,9 @@ export interface Explained {
   wrong: number;
   /** Copies made by the host on the way to the guest, and on the way back. */
   copies: { rx: number; tx: number };
-  /** Notifications that reached the guest, and the host. */
+  /** Notifications that reached the guest, and interrupts of the host by the card; of those the card's. */
   notifications: number;
+  interrupts: number;
   drops: Record<string, number>;
 }
 
@@ -39,7 +40,8 @@ export async function explain(attach: Attach): Promise<Explained> {
   bed.drain();
   exports.check(generator.address, nic.address, exports.toTransmit(nic.address));
   await bed.close();
-  const { ports, functions } = host.stats();
+  const { ports, functions, nics } = host.stats();
+  const interrupts = nics.reduce((n, card) => n + card.interrupts, 0);
   const { received, lost, duplicated, reordered, corrupt } = generator.check();
   const copies = (to: (name: string) => boolean) =>
     ports.filter(({ name }) => to(name)).reduce((n, port) => n + port.copies, 0);
@@ -49,7 +51,8 @@ export async function explain(attach: Attach): Promise<Explained> {
     back: received,
     wrong: lost + duplicated + reordered + corrupt,
     copies: { rx: copies((name) => name !== nic.name), tx: copies((name) => name === nic.name) },
-    notifications: [...ports, ...functions].reduce((n, one) => n + one.notifications, 0),
+    notifications: [...ports, ...functions].reduce((n, one) => n + one.notifications, interrupts),
+    interrupts,
     drops: bed.drops(),
   };
 }

@@ -36,7 +36,7 @@ export { FramePort } from "./ports/frame-port.ts";
 export { type NetmapOptions, NetmapPort, NetmapRing, NetmapSlot, NS } from "./ports/netmap-port.ts";
 export { NetmapBridge } from "./roles/bridge.ts";
 export { type Attach, type FunctionName, Guest, type GuestOptions } from "./roles/guest.ts";
-export { Nic, type NicOptions } from "./roles/nic.ts";
+export { Nic, type NicModeName, type NicOptions } from "./roles/nic.ts";
 export { Iommu, PciFunction, type VfOptions } from "./roles/pci-function.ts";
 export { type Connectable, type Lookup, VSwitch, type VSwitchOptions } from "./roles/vswitch.ts";
 export type { HostStats, PortStats } from "./stats.ts";

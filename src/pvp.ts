@@ -9,7 +9,7 @@
 import { pause, runtime, sharedMemory } from "#platform";
 import { FRAME_MAX, FRAME_MIN } from "../assembly/layout.ts";
 import { parseFlows } from "./flows/rule.ts";
-import type { Attach, FunctionName, Host, Nic } from "./host.ts";
+import type { Attach, FunctionName, Host, Nic, NicModeName } from "./host.ts";
 import { parseMac } from "./mac.ts";
 import { median } from "./median.ts";
 import { type CapturedFrame, CaptureError, framesOf } from "./ports/capture.ts";
@@ -45,6 +45,12 @@ export interface PvpOptions {
    * with the card is the calling thread. Default: all on the calling thread, in memory that isn't shared.
    */
   lcores?: string[];
+  /** How the card's receive queues are served; default "poll", over "kernel" "interrupt". */
+  nicMode?: NicModeName;
+  /** Over "kernel": packets for each interrupt, 1 to 256; default 1. */
+  napi?: number;
+  /** Over "vhost": the guest's transmit buffers are given to the card as they are; default false. */
+  zeroCopyTx?: boolean;
   /** Text of the firewall's rules. */
   rules?: string;
   /** Lines of testpmd's `flow` commands, which the card is given before there is traffic. */
@@ -80,7 +86,12 @@ export interface PvpRun {
   gbps: number;
   copiesPerPacket: number;
   bytesCopiedPerPacket: number;
+  /** Interrupts that the card raised on the host, and notifications (interrupts) of the guests. */
   notificationsPerPacket: number;
+  /** Of those the card's. */
+  interruptsPerPacket: number;
+  /** Polls of the card's receive queues, those of interrupt handlers among them. */
+  pollsPerPacket: number;
   /** Fraction: 0.98 is +98 %. */
   gainVsVhost: number | null;
   lost: number;
@@ -194,6 +205,9 @@ type Optional =
   | "flow"
   | "flows"
   | "lcores"
+  | "nicMode"
+  | "napi"
+  | "zeroCopyTx"
   | "signal"
   | "onProgress";
 
@@ -232,6 +246,7 @@ export function checked(options: PvpOptions): Checked {
     throw new RangeError(`queues: ${o.queues} with a capture, whose order is checked, expected 1`);
   }
   o.seed = whole("seed", options.seed ?? 1, 0, 0xffffffff);
+  if (options.napi !== undefined) whole("napi", options.napi, 1, 256);
   if (options.packets !== undefined) whole("packets", options.packets, 1, 2 ** 40);
   for (const size of o.size) if (size !== "imix") whole("size", size, 64, FRAME_MAX + 4);
   if (o.lcores) parseLcores(o.lcores);
@@ -250,6 +265,8 @@ class Rig {
   #copies = 0;
   #copiedBytes = 0;
   #notifications = 0;
+  #interrupts = 0;
+  #polls = 0;
   /** The card's rules before the first round. */
   #flows: RteFlowEntry[] = [];
 
@@ -292,6 +309,8 @@ class Rig {
     this.#copies -= counts.copies;
     this.#copiedBytes -= counts.copiedBytes;
     this.#notifications -= counts.notifications;
+    this.#interrupts -= counts.interrupts;
+    this.#polls -= counts.polls;
     this.#flows = this.bed.nic.flow.list();
   }
 
@@ -351,12 +370,15 @@ class Rig {
   }
 
   #counts() {
-    const { ports, functions } = this.bed.host.stats();
+    const { ports, functions, nics } = this.bed.host.stats();
     const add = (key: "copies" | "copiedBytes") => ports.reduce((n, port) => n + port[key], 0);
+    const ofCards = (key: "interrupts" | "polls") => nics.reduce((n, nic) => n + nic[key], 0);
     return {
       copies: add("copies"),
       copiedBytes: add("copiedBytes"),
       notifications: [...ports, ...functions].reduce((n, one) => n + one.notifications, 0),
+      interrupts: ofCards("interrupts"),
+      polls: ofCards("polls"),
       drops: this.bed.drops(),
     };
   }
@@ -372,6 +394,7 @@ class Rig {
   row(vhost: Rig | undefined): PvpRun {
     const counts = this.#counts();
     const per = (n: number) => n / this.packets;
+    const interrupts = this.#interrupts + counts.interrupts;
     const mpps = median(this.mpps);
     const bytes = this.wire.bytes();
     const wireBytes = this.frame === 1514 ? 1518 : bytes + 4;
@@ -391,7 +414,9 @@ class Rig {
       gbps: (mpps * wireBytes * 8) / 1000,
       copiesPerPacket: per(this.#copies + counts.copies),
       bytesCopiedPerPacket: per(this.#copiedBytes + counts.copiedBytes),
-      notificationsPerPacket: per(this.#notifications + counts.notifications),
+      notificationsPerPacket: per(this.#notifications + counts.notifications + interrupts),
+      interruptsPerPacket: per(interrupts),
+      pollsPerPacket: per(this.#polls + counts.polls),
       gainVsVhost: gain,
       ...tally,
       // What the guest's function or a rule, of the card's or of the switch's, drops on purpose isn't lost.

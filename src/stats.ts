@@ -70,6 +70,9 @@ export interface HostStats {
     /** Of a card with functions: copies that it made from one of them to another, inside itself, and their bytes. */
     cardCopies?: number;
     cardCopiedBytes?: number;
+    /** Interrupts that it raised, and polls of its receive queues: each interrupt's handler polls once. */
+    interrupts: number;
+    polls: number;
     drops: Record<string, number>;
   }[];
   /** Functions of cards that guests own: virtual functions, and whole ports. */
@@ -80,6 +83,8 @@ export interface HostStats {
     transmitted: number;
     /** Receive buffers that the guest has posted and hasn't got back. */
     posted: number;
+    /** Notifications ("kicks") that the guest sent to the host. */
+    kicks: number;
     drops: Record<string, number>;
   }[];
   mappings: {
@@ -217,6 +222,7 @@ function portStats(core: Core, { name, address, of }: VSwitch["ports"][number]):
 function nicStats(core: Core, nic: Nic): HostStats["nics"][number] {
   const count = (field: NicLayout) => core.counter(nic.address + field);
   const queues = Array.from({ length: core.u32(nic.address + NicLayout.rxQueues) }, (_, i) => nic.rxQueue(i));
+  const ofQueues = (field: RxQueue) => queues.reduce((n, queue) => n + core.counter(queue + field), 0);
   const own = queues.filter((queue) => core.u32(queue + RxQueue.mapping) === 0);
   return {
     rxPackets: count(NicLayout.rxPackets),
@@ -225,6 +231,8 @@ function nicStats(core: Core, nic: Nic): HostStats["nics"][number] {
     txBytes: count(NicLayout.txBytes),
     buffers: own.reduce((n, queue) => n + buffersIn(core, queue), 0),
     ...nic.cardCopies,
+    interrupts: ofQueues(RxQueue.interrupts) + ofQueues(RxQueue.pended),
+    polls: ofQueues(RxQueue.polls),
     drops: counted([
       ["rxNoBuffer", count(NicLayout.rxNoBuffer)],
       ["rxOversize", count(NicLayout.rxOversize)],
@@ -255,12 +263,13 @@ function functionStats(core: Core, { address, name, guest }: PciFunction): Funct
 
 function guestStats(core: Core, { name, address }: Guest): HostStats["guests"][number] {
   const count = (field: GuestLayout) => core.counter(address + field);
-  const rx = core.u32(address + GuestLayout.rx);
+  const [rx, tx] = [core.u32(address + GuestLayout.rx), core.u32(address + GuestLayout.tx)];
   return {
     name,
     received: count(GuestLayout.received),
     transmitted: count(GuestLayout.transmitted),
     posted: core.u32(rx + Driver.size) - core.u32(rx + Driver.freeCount),
+    kicks: core.counter(rx + Driver.kicks) + core.counter(tx + Driver.kicks),
     drops: counted([
       ["function", count(GuestLayout.droppedByFunction)],
       ["txFull", count(GuestLayout.droppedTxFull)],

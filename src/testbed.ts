@@ -7,6 +7,7 @@ import {
   Host,
   type LookupFunction,
   type Nic,
+  type NicModeName,
   type VSwitch,
 } from "./host.ts";
 import { localMac } from "./mac.ts";
@@ -53,6 +54,9 @@ export interface TestbedOptions {
   function: FunctionName;
   /** As in `PvpOptions`. */
   lcores?: string[];
+  nicMode?: NicModeName;
+  napi?: number;
+  zeroCopyTx?: boolean;
   rules?: string;
   flow?: string;
   flowOffload?: boolean;
@@ -121,6 +125,7 @@ export class Testbed {
       queues: count + queues,
       rssQueues: queues,
       flowOffload,
+      ...(o.nicMode ? { mode: o.nicMode } : {}),
     });
     const rules = o.function === "firewall" ? parseRules(o.rules ?? "") : undefined;
     const guests: Guest[] = [];
@@ -135,6 +140,8 @@ export class Testbed {
             run: o.function,
             ring: o.ring,
             mac: mac(i),
+            ...(attach === "vhost" && o.zeroCopyTx ? { zeroCopyTx: true } : {}),
+            ...(attach === "kernel" && o.napi ? { napi: o.napi } : {}),
             ...(rules ? { rules } : {}),
             ...(chain > 1 ? { nextHop: c + 1 < chain ? mac(i + 1) : WIRE_MAC } : {}),
           }),

@@ -21,6 +21,8 @@ export function run(attach: "vhost" | "iovtee", frame: number | "imix", speed: n
     copiesPerPacket: copies,
     bytesCopiedPerPacket: copied * copies,
     notificationsPerPacket: 0.0625,
+    interruptsPerPacket: 0,
+    pollsPerPacket: 0.036,
     gainVsVhost: attach === "vhost" ? null : gain,
     lost: 0,
     duplicated: 0,

@@ -161,8 +161,9 @@ function lcore(sources: readonly Source[], change: Steps = {}): Steps {
     command: (s) => (s.command === Command.RUN ? "(turn)" : s.command === Command.STOP ? "leave 1" : "park"),
     "(turn)": (s) => {
       s.bits = 0;
-      return asleep(s) ? "sleep" : "(turn 1)";
+      return asleep(s) ? "rung?" : "(turn 1)";
     },
+    "rung?": (s) => (s.doorbell !== s.seen ? "listen" : "sleep"),
     sleep: (s) => {
       s.asleep = 1;
       return "wait";
@@ -760,6 +761,220 @@ describe("an lcore that is rung for by event index", () => {
   });
 });
 
+describe("an lcore that runs a poller for each interrupt", () => {
+  const FRAMES = 3;
+  /** assembly/nic.ts, `mask`. */
+  const mask = (next: number) => next * 2 + 1;
+
+  /** assembly/lcore.ts, `serve` and `ask`, of which `ask` says what it asks for and where it looks. */
+  const served = (ask: (name: string, next: string) => Steps, change: Steps = {}): Steps =>
+    lcore([flagged(1)], {
+      "activate 1": () => "begins ask",
+      ...ask("begins", "listen"),
+      "(answer 1)": (s) => (s.bits & 1 ? "serve" : "command"),
+      serve: (s) => {
+        // One frame for each interrupt.
+        if (s.taken1 < s.idx1) s.taken1++;
+        else s.times2++;
+        return "served ask";
+      },
+      ...ask("served", "command"),
+      "(turn)": (s) => {
+        s.bits = 0;
+        return "rung?";
+      },
+      "leave 1": () => "left",
+      ...change,
+    });
+
+  /** The doorbell that it rings itself: awake, as it is. */
+  const itself = (name: string, next: string): Steps => ({
+    [`${name} signal`]: (s) => {
+      s.signals |= 1;
+      return `${name} bell`;
+    },
+    [`${name} bell`]: (s) => {
+      s.doorbell++;
+      return next;
+    },
+  });
+
+  /** assembly/nic.ts, `unmask`; `State.sent` counts interrupts, `times2` those that found no frame. */
+  const unmask = (name: string, next: string): Steps => ({
+    [`${name} ask`]: (s) => {
+      s.armed1 = mask(s.taken1);
+      return `${name} look`;
+    },
+    [`${name} look`]: (s) => (s.idx1 > s.taken1 ? `${name} swap` : next),
+    [`${name} swap`]: (s) => {
+      if (s.armed1 !== mask(s.taken1)) return next;
+      s.armed1 = 0;
+      s.sent++;
+      return `${name} signal`;
+    },
+    ...itself(name, next),
+  });
+
+  /** assembly/nic.ts, `flushQueue` and `interrupt`; `State.known` is the mask that the card has read. */
+  const card = (bursts: readonly number[], change: Steps = {}): Steps => ({
+    publish: (s) => {
+      const burst = bursts[s.times1];
+      if (burst === undefined) return END;
+      s.times1++;
+      s.idx1 += burst;
+      return "mask?";
+    },
+    "mask?": (s) => {
+      s.known = s.armed1;
+      return s.known && s.known !== mask(s.idx1) ? "swap" : "publish";
+    },
+    swap: (s) => {
+      if (s.armed1 !== s.known) return "publish";
+      s.armed1 = 0;
+      s.sent++;
+      return "signal";
+    },
+    ...ring(1),
+    ...change,
+  });
+
+  const untaken = (s: State) => s.idx1 - s.taken1;
+  const found = (s: State, at: Readonly<Record<string, string>>, stuck: boolean) => {
+    if (s.times2) return "an interrupt without a frame";
+    const wrong = wrongOf(untaken)(s, at, stuck);
+    if (wrong !== undefined) return wrong;
+    return stuck && s.sent !== s.taken1 ? `${s.sent} interrupts for ${s.taken1} frames` : undefined;
+  };
+  const interrupted = (bursts: readonly number[], change: { lcore?: Steps; card?: Steps } = {}) =>
+    explore({
+      state: ZERO,
+      threads: { lcore: served(unmask, change.lcore), a: card(bursts, change.card) },
+      wrong: found,
+    });
+
+  test.each([[[1, 1, 1]], [[2, 1]], [[FRAMES]]])(
+    "gets one interrupt for each of the frames of bursts %j, and sleeps over none",
+    (bursts) => {
+      holds(interrupted(bursts), 100);
+    },
+  );
+
+  test.each<[string, string, { lcore?: Steps; card?: Steps }]>([
+    [
+      "the driver doesn't look at what has come already",
+      "it sleeps while there is work",
+      { lcore: { "begins look": () => "listen", "served look": () => "command" } },
+    ],
+    [
+      "the driver looks before it unmasks",
+      "it sleeps while there is work",
+      {
+        lcore: {
+          serve: (s) => {
+            s.taken1 += +(s.taken1 < s.idx1);
+            return "served look";
+          },
+          "served look": (s) => (s.idx1 > s.taken1 ? "served signal" : "served ask"),
+          "served ask": (s) => {
+            s.armed1 = mask(s.taken1);
+            return "command";
+          },
+          "served signal": (s) => {
+            s.signals |= 1;
+            s.sent++;
+            return "served bell";
+          },
+        },
+      },
+    ],
+    [
+      "the card doesn't look whether its frames were taken by then",
+      "an interrupt without a frame",
+      {
+        card: {
+          "mask?": (s) => {
+            s.known = s.armed1;
+            return s.known ? "swap" : "publish";
+          },
+        },
+      },
+    ],
+    [
+      "the card masks without a look whether it was done",
+      "an interrupt without a frame",
+      {
+        card: {
+          swap: (s) => {
+            s.armed1 = 0;
+            s.sent++;
+            return "signal";
+          },
+        },
+      },
+    ],
+    ["the card doesn't ring", "it sleeps while there is work", { card: { bell: () => "asleep?" } }],
+  ])("found: %s", (_what, expected, change) => {
+    expect(interrupted([1, 1, 1], change).wrong).toBe(expected);
+  });
+
+  /** assembly/lcore.ts, `ask`, of a virtqueue whose other side always rings. */
+  const look = (name: string, next: string): Steps => ({
+    [`${name} ask`]: (s) => (s.idx1 > s.taken1 ? `${name} signal` : next),
+    ...itself(name, next),
+  });
+  const rung: Steps = { "armed?": () => "signal" };
+  const always = (change: Steps = {}) => {
+    const publish: Step<State> = (s) => {
+      if (s.times1 === FRAMES) return END;
+      s.times1++;
+      s.idx1++;
+      return "armed?";
+    };
+    const threads = { lcore: served(look, change), a: kicker(1, FRAMES, { publish, ...rung }) };
+    return explore({ state: ZERO, threads, wrong: wrongOf(untaken) });
+  };
+
+  test("takes all that a queue is rung for, one for each run", () => {
+    holds(always(), 100);
+  });
+
+  /** The same of a driver that asks by event index (VMDq's guest), which it moves first. */
+  const byEvent = (name: string, next: string): Steps => ({
+    [`${name} ask`]: (s) => {
+      s.event1 = s.taken1;
+      return `${name} look`;
+    },
+    [`${name} look`]: (s) => (s.idx1 > s.taken1 ? `${name} signal` : next),
+    ...itself(name, next),
+  });
+  const lookFirst = (name: string, next: string): Steps => ({
+    [`${name} ask`]: (s) => (s.idx1 > s.taken1 ? `${name} signal` : `${name} event`),
+    [`${name} event`]: (s) => {
+      s.event1 = s.taken1;
+      return next;
+    },
+    ...itself(name, next),
+  });
+  const asking = (ask: typeof byEvent) =>
+    explore({
+      state: ZERO,
+      threads: { lcore: served(ask), a: publisher(1, [1, 2, 1]) },
+      wrong: wrongOf(untaken),
+    });
+
+  test("takes all that a queue is rung for by event index", () => {
+    holds(asking(byEvent), 100);
+  });
+
+  test("found: it asks by event index when it has looked", () => {
+    expect(asking(lookFirst).wrong).toBe("it sleeps while there is work");
+  });
+
+  test("found: it doesn't look when it has taken one", () => {
+    expect(always({ "served ask": () => "command" }).wrong).toBe("it sleeps while there is work");
+  });
+});
+
 describe("a thread that waits for a card to have something to send", () => {
   const FRAMES = 3;
   /** src/roles/nic.ts, `wait` and `transmit`, until all is sent. */
@@ -829,12 +1044,16 @@ describe("a thread that waits for a card to have something to send", () => {
 });
 
 test.each<[string, string, string]>([
-  ["assembly/doorbell.ts", "static ring(", "Lcore.signals … Lcore.doorbell, 1) … Lcore.asleep) … notify("],
+  [
+    "assembly/doorbell.ts",
+    "static ring(",
+    "Sync.or(lcore + Lcore.signals … Sync.add(lcore + Lcore.doorbell, 1) … Lcore.asleep) … notify(",
+  ],
   ["assembly/doorbell.ts", "static ringIfArmed(", "load<u32>(armed) … Doorbell.ring("],
   [
     "assembly/lcore.ts",
     "static run(",
-    "Lcores.rest( … Lcores.listen( … Lcores.sleep( … Lcores.turn( … Lcores.park(",
+    "Lcores.rest( … Lcores.park( … Lcores.listen( … Lcores.park( … Lcores.sleep( … Lcores.turn(",
   ],
   [
     "assembly/lcore.ts",
@@ -847,11 +1066,28 @@ test.each<[string, string, string]>([
     "static rest(",
     "wait<i32>(lcore + Lcore.command, LcoreCommand.PAUSE … LcoreParked.NO … Lcore.command … return false … Lcores.park( … Lcores.activateAll(",
   ],
-  ["assembly/lcore.ts", "static activate(", "0, Poller.idle … Lcores.arm(p, false)"],
+  ["assembly/lcore.ts", "static activate(", "0, Poller.idle … Lcores.ask(p) … Lcores.arm(p, false)"],
+  ["assembly/lcore.ts", "static serve(", "Lcores.pollOne(p) … Lcores.ask(p)"],
+  [
+    "assembly/lcore.ts",
+    "static ask(",
+    "Card.unmask(addr) … Drivers.arm(rx, true) … Drivers.isPending( … Doorbell.ring(p) … Device.arm(vq, true) … Device.isPending(vq) … Doorbell.ring(p)",
+  ],
+  [
+    "assembly/nic.ts",
+    "static flushQueue(",
+    "Sync.store<u32>(p + Packet.len … Sync.load<u32>(q + RxQueue.armed) … armed != Card.mask( … Card.interrupt(",
+  ],
+  ["assembly/nic.ts", "static interrupt(", "Sync.cas(q + RxQueue.armed, armed, 0) != armed … Doorbell.ring("],
+  [
+    "assembly/nic.ts",
+    "static unmask(",
+    "Sync.store<u32>(q + RxQueue.armed … Pmd.received(q) … Card.interrupt(",
+  ],
   [
     "assembly/lcore.ts",
     "static answer(",
-    "Lcore.doorbell), Lcore.seen … Lcore.signals … load<u32>(at) … xchg<u32>(at, 0) … == ARMED … Lcores.activate(",
+    "Lcore.doorbell), Lcore.seen … Lcore.signals … load<u32>(at) … Sync.exchange(at, 0) … Lcores.serve(p) … == ARMED … Lcores.activate(",
   ],
   [
     "assembly/lcore.ts",
@@ -861,7 +1097,7 @@ test.each<[string, string, string]>([
   [
     "assembly/lcore.ts",
     "static sleep(",
-    "Lcore.asleep, 1 … wait<i32>(lcore + Lcore.doorbell, load<u32>(lcore, Lcore.seen) … Lcore.asleep, 0",
+    "Lcore.doorbell) != load … return … Lcore.asleep, 1 … wait<i32>(lcore + Lcore.doorbell, load<u32>(lcore, Lcore.seen) … Lcore.asleep, 0",
   ],
   [
     "assembly/virtqueue/split-device.ts",

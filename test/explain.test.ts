@@ -6,6 +6,8 @@ import { explanation } from "../src/report/datapaths.ts";
 
 /** Copies of a packet on the way in and out (what each datapath is). */
 const COPIES: Record<Attach, [rx: number, tx: number]> = {
+  kernel: [1, 1],
+  vmdq: [1, 1],
   vhost: [1, 1],
   iovtee: [0, 1],
   passthrough: [0, 0],

@@ -27,4 +27,8 @@ export class AnyDevice {
     if (Device.isPacked(vq)) changetype<PackedDevice>(0).complete(vq, from, n, written);
     else changetype<SplitDevice>(0).complete(vq, from, n, written);
   }
+  publish(vq: usize): void {
+    if (Device.isPacked(vq)) changetype<PackedDevice>(0).publish(vq);
+    else changetype<SplitDevice>(0).publish(vq);
+  }
 }

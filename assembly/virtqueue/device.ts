@@ -16,6 +16,7 @@ import { Doorbell } from "../doorbell";
 import {
   DescFlag,
   Feature,
+  PackedDesc,
   PackedEvent,
   Packet,
   PacketFlag,
@@ -78,6 +79,20 @@ export class Device {
         <u16>(on ? load<u32>(vq, Virtqueue.availCache) : load<u32>(vq, Virtqueue.avail) - 1),
       );
     } else Sync.store<u16>(device + SplitUsed.flags, <u16>(on ? 0 : RING_FLAG_NO_EVENT));
+  }
+
+  /** Whether the driver has made a buffer available that the device hasn't taken. */
+  static isPending(vq: usize): bool {
+    const avail = load<u32>(vq, Virtqueue.avail);
+    if (!Device.isPacked(vq)) {
+      return Sync.load<u16>(load<u32>(vq, Virtqueue.driver) + SplitAvail.idx) != <u16>avail;
+    }
+    // 2.8.1: AVAIL equals the wrap counter, USED doesn't.
+    const flags = <u32>(
+      Sync.load<u16>(load<u32>(vq, Virtqueue.desc) + avail * PackedDesc.SIZE + PackedDesc.flags)
+    );
+    const bits = flags & (DescFlag.AVAIL | DescFlag.USED);
+    return bits == <u32>(load<u32>(vq, Virtqueue.availWrap) ? DescFlag.AVAIL : DescFlag.USED);
   }
 
   /** How far the device has got: what it knows to be available, and what it has taken. */

@@ -13,10 +13,12 @@
 import { Count } from "../count";
 import { Doorbell } from "../doorbell";
 import {
+  DescFlag,
   Driver,
   DriverMode,
   Feature,
   INDIRECT_ENTRIES,
+  PackedDesc,
   PackedEvent,
   Packet,
   PacketFlag,
@@ -25,6 +27,7 @@ import {
   SHADOW_REST,
   SplitAvail,
   SplitDesc,
+  SplitUsed,
 } from "../layout";
 import { Desc } from "../packet";
 import { Sync } from "../sync";
@@ -156,6 +159,20 @@ export class Drivers {
       const event = area + SplitAvail.ring + load<u32>(drv, Driver.size) * 2;
       Sync.store<u16>(event, <u16>(load<u32>(drv, Driver.lastUsed) - u32(!on)));
     } else Sync.store<u16>(area + SplitAvail.flags, <u16>(on ? 0 : RING_FLAG_NO_EVENT));
+  }
+
+  /** Whether the device has used a buffer that the driver hasn't taken back. */
+  static isPending(drv: usize): bool {
+    const last = load<u32>(drv, Driver.lastUsed);
+    if (!(load<u32>(drv, Driver.features) & Feature.PACKED)) {
+      return Sync.load<u16>(load<u32>(drv, Driver.device) + SplitUsed.idx) != <u16>last;
+    }
+    // 2.8.1: AVAIL and USED both equal the wrap counter.
+    const bits: u32 = DescFlag.AVAIL | DescFlag.USED;
+    const flags = <u32>(
+      Sync.load<u16>(load<u32>(drv, Driver.desc) + last * PackedDesc.SIZE + PackedDesc.flags)
+    );
+    return (flags & bits) == (load<u32>(drv, Driver.usedWrap) ? bits : 0);
   }
 
   /** How far the driver has got with used buffers. */

@@ -2,6 +2,8 @@ import type { Attach } from "iovtee";
 
 /** What people call the attachments. */
 export const NAMES: Record<Attach, string> = {
+  kernel: "kernel",
+  vmdq: "VMDq",
   vhost: "vhost",
   iovtee: "IOVTee",
   passthrough: "passthrough",

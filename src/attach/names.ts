@@ -1,4 +1,13 @@
 /** Names of the attachments: how a guest's network device meets the host. */
 
-export const ATTACHMENTS = ["vhost", "iovtee", "netmap", "pipe", "passthrough", "sriov"] as const;
+export const ATTACHMENTS = [
+  "vhost",
+  "iovtee",
+  "kernel",
+  "vmdq",
+  "netmap",
+  "pipe",
+  "passthrough",
+  "sriov",
+] as const;
 export type Attach = (typeof ATTACHMENTS)[number];

@@ -1,8 +1,9 @@
 /**
- * A virtio-net device (virtio 1.2, 5.1): what a guest has that is attached by vhost, where the host copies, or by IOVTee,
- * where a card's receive queue can be mapped to it.
+ * A virtio-net device (virtio 1.2, 5.1): what a guest has that is attached by vhost or by the kernel, where the host copies,
+ * or by IOVTee, where a card's receive queue can be mapped to it.
  */
 import {
+  BURST_MAX,
   Driver,
   DriverKind,
   Feature,
@@ -17,8 +18,11 @@ import {
 } from "../../assembly/layout.ts";
 import type { Core } from "../core/core.ts";
 import { createVirtqueue, driverBytes, initDriver, initTake, queueAreas } from "../core/virtqueue.ts";
+import { integer } from "../options.ts";
 import type { GuestDevice, GuestMemory } from "./device.ts";
 import { createMapping, type MappingOptions, SMALLEST } from "./iovtee.ts";
+import { TAP_BURST } from "./kernel.ts";
+import type { Attach } from "./names.ts";
 
 export interface VirtioOptions extends MappingOptions {
   packed?: boolean;
@@ -29,6 +33,14 @@ export interface VirtioOptions extends MappingOptions {
   inOrder?: boolean;
   /** The driver asks to be notified instead of polling; default false. */
   interrupts?: boolean;
+  /** Attached by "kernel": packets that host and guest take for one interrupt (NAPI's weight), 1 to 256; default 1. */
+  napi?: number;
+  /**
+   * Attached by "vhost": its transmit buffers are given to the card as they are, and come back when the card has sent them
+   * (0 copies; frames for other ports, and all on a VLAN-aware switch, are copied). Until then the guest, which may rewrite
+   * the frame, has no use of them. Default false.
+   */
+  zeroCopyTx?: boolean;
 }
 
 /** Bytes of guest memory that two queues of `ring` descriptors take, with their indirect tables. */
@@ -48,26 +60,40 @@ export class VirtioDevice implements GuestDevice {
   /** The mapping's directory id and address; 0 over vhost. */
   readonly mappingId: number = 0;
   readonly mapping: number = 0;
+  /** Packets that it takes for one interrupt; 0 where it polls. */
+  readonly napi: number;
   readonly #core: Core;
   readonly #features: number;
   readonly #polls: boolean;
+  /** Its transmit buffers are given to the card as they are. */
+  readonly zeroCopyTx: boolean;
 
   /**
-   * @param mapped whether it has an IOVTee mapping
-   * @throws RangeError for features that exclude each other, and where the memory is full
+   * @throws RangeError for features that exclude each other or the attachment, and where the memory is full
    */
   constructor(
     readonly memory: GuestMemory,
     readonly ring: number,
-    mapped: boolean,
+    attach: Attach,
     options: VirtioOptions,
   ) {
     const { core, name, region, regionSize } = memory;
+    const mapped = attach === "iovtee";
+    if (options.napi !== undefined && attach !== "kernel") {
+      throw new RangeError(`napi: of a guest that is attached by "${attach}", expected "kernel"`);
+    }
+    this.napi = attach === "kernel" ? integer("napi", options.napi ?? 1, 1, BURST_MAX) : 0;
+    if (options.zeroCopyTx && (attach !== "vhost" || options.inOrder)) {
+      throw new RangeError(
+        `zeroCopyTx: of a guest that is attached by "${attach}"${options.inOrder ? ", in order" : ""}, expected "vhost", and buffers used in the order in which the card sends`,
+      );
+    }
     if (mapped && options.inOrder) {
       throw new RangeError(
         'inOrder: not with attach "iovtee", which uses buffers in the order in which frames come',
       );
     }
+    this.zeroCopyTx = options.zeroCopyTx ?? false;
     this.#core = core;
     this.#features = featuresOf(options);
     this.#polls = !options.interrupts;
@@ -93,18 +119,23 @@ export class VirtioDevice implements GuestDevice {
       [PortLayout.from]: this.txVirtqueue,
       [PortLayout.mapping]: this.mapping,
       [PortLayout.takes]: mapped ? this.mappingId : TAKES_NOTHING,
+      [PortLayout.burst]: this.napi ? TAP_BURST : 0,
     };
   }
 
   start(): void {
     const queue = queueAreas(this.ring).bytes;
     const indirect = this.#features & Feature.INDIRECT_DESC ? this.memory.region.address + 2 * queue : 0;
-    this.#startQueue(this.rx, this.rxVirtqueue, 0, 0);
-    this.#startQueue(this.tx, this.txVirtqueue, queue, indirect);
+    // Sent buffers are taken back when something is received: over the kernel nobody is interrupted for them.
+    this.#startQueue(this.rx, this.rxVirtqueue, 0, 0, this.#polls && !this.napi);
+    this.#startQueue(this.tx, this.txVirtqueue, queue, indirect, this.#polls);
   }
 
-  /** Both sides of a queue at guest address `at`; `indirect`: address of its indirect tables, or 0. */
-  #startQueue(driver: number, virtqueue: number, at: number, indirect: number): void {
+  /**
+   * Both sides of a queue at guest address `at`; `indirect`: address of its indirect tables, or 0; `polls`: the driver asks
+   * for no interrupts.
+   */
+  #startQueue(driver: number, virtqueue: number, at: number, indirect: number, polls: boolean): void {
     const core = this.#core;
     const { name, region } = this.memory;
     const areas = queueAreas(this.ring);
@@ -117,7 +148,7 @@ export class VirtioDevice implements GuestDevice {
       size: this.ring,
       features: this.#features,
       base,
-      polls: this.#polls,
+      polls,
       indirect,
     });
     const [desc, avail, used] = [at, at + areas.driver, at + areas.device].map(BigInt) as [

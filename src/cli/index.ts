@@ -308,6 +308,14 @@ program
     "threads: nic, host and guest, joined by + where they share one, as nic+host,guest (default: one thread)",
     (text) => text.split(","),
   )
+  .addOption(
+    new Option(
+      "--nic-mode <NAME>",
+      "how the card's queues are served (default: poll, over kernel interrupt)",
+    ).choices(["poll", "interrupt", "adaptive"]),
+  )
+  .option("--napi <N>", "over kernel: packets for each interrupt (default: 1)", number)
+  .option("--zero-copy-tx", "over vhost: the card sends from the guest's buffers")
   .option("--latency", "how long frames take, at each load; --size default: 64")
   .option("--load <LIST>", "frames offered a second (default: 10k,100k,1M)", loads)
   .option("--rules <FILE>", "the firewall's rules, first match wins")

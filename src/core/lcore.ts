@@ -1,8 +1,8 @@
 /** Makes lcores (layout: `Lcore`). The core's `pollLcore`, `drainLcore` and `runLcore` run their pollers. */
-import { Kind, Lcore, Poller } from "../../assembly/layout.ts";
+import { Kind, Lcore, PATIENT, Poller } from "../../assembly/layout.ts";
 import type { Core } from "./core.ts";
 
-/** Empty turns after which a poller is left out until it is rung for: about a quarter of a millisecond. */
+/** Empty turns after which a worker's poller is left out until it is rung for: about a quarter of a millisecond. */
 const PATIENCE = 10_000;
 /** Looks at the lcore's own line between two empty turns; about 30 ns. */
 const PAUSE = 32;
@@ -13,6 +13,12 @@ export interface Polled {
   readonly address: number;
   /** 0 for a guest and a bridge. */
   readonly owner: number;
+  /** It is run for each interrupt, and not polled. */
+  readonly interrupt?: boolean;
+  /** Empty turns after which it waits to be rung for, where it isn't the lcore's own patience. */
+  readonly patience?: number;
+  /** Address of the guest's poller on the same lcore that is run behind this one. */
+  guest?: number;
 }
 
 /**
@@ -27,7 +33,7 @@ export function createLcore(core: Core, index: number): number {
     [Lcore.id]: id,
     [Lcore.index]: index,
     [Lcore.count]: 1, // poller 0 is the thread itself
-    [Lcore.patience]: PATIENCE,
+    [Lcore.patience]: index === 0 ? PATIENT : PATIENCE, // the calling thread doesn't sleep
     [Lcore.pause]: PAUSE,
     [Lcore.pollers + Poller.lcore]: address,
   });
@@ -41,13 +47,16 @@ export function pollerAt(lcore: number, number: number): number {
 
 /** From now on the lcore, which isn't running, polls these, in this order: `Lcore.POLLERS_MAX - 1` at most. */
 export function setPollers(core: Core, lcore: number, polled: readonly Polled[]): void {
-  polled.forEach(({ kind, address, owner }, i) => {
+  polled.forEach(({ kind, address, owner, interrupt = false, patience = 0, guest = 0 }, i) => {
     core.setFields(pollerAt(lcore, i + 1), {
       [Poller.kind]: kind,
       [Poller.addr]: address,
       [Poller.owner]: owner,
       [Poller.lcore]: lcore,
       [Poller.idle]: 0,
+      [Poller.patience]: patience,
+      [Poller.interrupt]: interrupt ? 1 : 0,
+      [Poller.guest]: guest,
     });
   });
   core.setU32(lcore + Lcore.count, polled.length + 1);

@@ -1,10 +1,12 @@
 /** Which lcore polls what, and for which poller whoever has work for it rings. */
 import {
+  ADAPTIVE_PATIENCE,
   Bridge,
   Kind,
   Lcore,
   Mapping,
   Nic as NicLayout,
+  NicMode,
   Ring,
   RxQueue,
   Switch as SwitchLayout,
@@ -44,14 +46,20 @@ export function place(
 ): void {
   const polled: Polled[][] = lcores.map(() => []);
   /** @returns the poller's address, for whoever rings for it: so there must be one */
-  const poll = (lcore: number, kind: Polled["kind"], address: number, owner = 0): number => {
+  const poll = (
+    lcore: number,
+    kind: Polled["kind"],
+    address: number,
+    owner = 0,
+    how: Pick<Polled, "interrupt" | "patience"> = {},
+  ): number => {
     const list = polled[lcore] as Polled[];
     if (list.length === Lcore.POLLERS_MAX - 1) {
       throw new RangeError(
         `lcore${lcore}: more than ${list.length} ports, guests and receive queues, expected other lcores for some`,
       );
     }
-    return pollerAt(lcores[lcore] as number, list.push({ kind, address, owner }));
+    return pollerAt(lcores[lcore] as number, list.push({ kind, address, owner, ...how }));
   };
   for (const nic of nics) {
     core.setU32(core.u32(nic.address + NicLayout.tx) + TxQueue.bell, pollerAt(lcores[0] as number, 0));
@@ -65,27 +73,34 @@ export function place(
     const lcore = placed.get(sw) ?? 0;
     core.setU32(sw.address + SwitchLayout.lcore, lcore);
     const pollQueue = (queue: number): number => {
-      const poller = poll(lcore, Kind.RX_QUEUE, queue, sw.address);
+      const poller = poll(lcore, Kind.RX_QUEUE, queue, sw.address, served(core.u32(queue + RxQueue.mode)));
       core.setU32(queue + RxQueue.bell, poller);
       return poller;
     };
     // A turn takes frames from the cards to the guests and on to the switch again: from what isn't one guest's first,
     // then guest by guest, so that a frame is in the cache until the guest has done with it.
+    const sorted = new Set(sw.sorted.values());
     for (const { address, of } of sw.ports) {
       if (!(of instanceof Nic)) continue;
       for (let i = 0; i < core.u32(of.address + NicLayout.rxQueues); i++) {
         core.setU32(of.rxQueue(i) + RxQueue.port, address);
-        if (core.u32(of.rxQueue(i) + RxQueue.mapping) || core.u32(of.rxQueue(i) + RxQueue.bridge)) continue;
-        pollQueue(of.rxQueue(i));
+        const queue = of.rxQueue(i);
+        if (core.u32(queue + RxQueue.mapping) || core.u32(queue + RxQueue.bridge)) continue;
+        if (!sorted.has(queue)) pollQueue(queue);
       }
     }
     for (const { address, of } of sw.ports) {
       if (of instanceof Nic) continue;
       const mapped = of instanceof Guest && of.mapping ? core.u32(of.mapping + Mapping.queue) : 0;
       const queue = mapped ? pollQueue(mapped) : 0;
+      const own = of instanceof Guest ? sw.sorted.get(of) : undefined;
+      if (own) pollQueue(own);
+      const handler = own ? (polled[lcore] as Polled[]).at(-1) : undefined;
+      const how = { interrupt: of instanceof Guest && (of.attach === "kernel" || own !== undefined) };
       // One that is stopped doesn't run: what is left in its queues is nobody's.
-      const guest = sw.isRunning(of) ? poll(placed.get(of) ?? 0, Kind.GUEST, of.address) : 0;
-      const port = poll(lcore, Kind.PORT, address, sw.address);
+      const guest = sw.isRunning(of) ? poll(placed.get(of) ?? 0, Kind.GUEST, of.address, 0, how) : 0;
+      if (handler?.interrupt && guest && (placed.get(of as Guest) ?? 0) === lcore) handler.guest = guest;
+      const port = poll(lcore, Kind.PORT, address, sw.address, how);
       if (of instanceof NetmapPort) {
         of.bell = port;
         if (of.stack) core.setU32(of.stack.toHost + Ring.bell, port);
@@ -113,4 +128,12 @@ export function place(
   lcores.forEach((lcore, i) => {
     setPollers(core, lcore, polled[i] as Polled[]);
   });
+  // The workers begin when they go on.
+  core.exports.beginLcore(lcores[0] as number);
+}
+
+/** How an lcore serves a card's receive queue of this mode. */
+function served(mode: NicMode): Pick<Polled, "interrupt" | "patience"> {
+  if (mode === NicMode.INTERRUPT) return { interrupt: true };
+  return mode === NicMode.ADAPTIVE ? { patience: ADAPTIVE_PATIENCE } : {};
 }

@@ -13,6 +13,22 @@ interface Datapath {
 }
 
 const DATAPATHS: Record<Attach, Datapath> = {
+  kernel: {
+    title:
+      "The kernel's way: an interrupt of the host and one of the guest for each packet, and a copy each way",
+    drawing: `
+        card         host's memory              guest's memory
+    rx  wire --DMA-> [ buffer ] RRRRRRRRRRRRR-> [ receive queue's buffer  ] ->-.
+          '- IRQ ----> switch: MAC -> port ------------- IRQ ----------------> | function
+                          |                                                    |
+    tx  wire <-DMA-- [ buffer ] <-TTTTTTTTTTTTT [ transmit queue's buffer ] <--'
+                          '<---------- kick ----------------------------------'`,
+    words: `The card interrupts the host for each packet: its handler takes one, finds the port, copies it to the guest,
+and interrupts the guest, which takes one as well and sends it as through a tap: one kick, one copy, one
+packet. Then each unmasks its interrupt. With napi: 64 an interrupt is for up to 64 packets.`,
+    source: `"PCI-Passthrough | SR-IOV | DPDK"; Linux's NAPI, tun and vhost-net.
+assembly/lcore.ts (serve), assembly/nic.ts (unmask), src/attach/kernel.ts`,
+  },
   vhost: {
     title: "virtio-net by vhost-user: the host copies each frame in, and out",
     drawing: `
@@ -40,6 +56,20 @@ address to that queue, and its mark tells the switch the port, so the host reads
 net header and the used ring. The guest sees an ordinary virtio-net device. What it sends is copied out.`,
     source: `R. Kawashima, Software Physical/Virtual Rx Queue Mapping Toward High-Performance Containerized
 Networking (2021). assembly/iovtee.ts, and rules R1 to R12 in docs/design.md`,
+  },
+  vmdq: {
+    title: "VMDq: the card sorts to a receive queue for each guest, whose own core is interrupted",
+    drawing: `
+        card         host's memory              guest's memory
+    rx  wire --DMA-> [ guest's queue ] RRRRRRRRRRRRR-> [ receive queue's buffer  ] ->-.
+         '- MAC -> queue, IRQ                                                         | function
+                          |                                                           |
+    tx  wire <-DMA-- [ buffer        ] <-TTTTTTTTTTTTT [ transmit queue's buffer ] <--'`,
+    words: `The card's filter sorts by MAC address into a queue of host buffers for each guest, and its mark tells the
+switch the port. One interrupt for a burst: its handler copies the burst to the guest, and then the guest
+runs on the same core, without an interrupt of its own. What it sends is copied out, a kick for a burst.`,
+    source: `"PCI-Passthrough | SR-IOV | DPDK"; Intel's VMDq; DPDK's ixgbe and i40e drivers.
+src/attach/vmdq.ts, assembly/lcore.ts (serve)`,
   },
   passthrough: {
     title: "PCI passthrough: the card's port is the guest's, whose driver drives its rings",
@@ -112,7 +142,7 @@ export function explanation(found: Explained): string {
     "",
     `${found.packets} packets were sent through it just now, 64 B each: ${found.back} came back, ${found.wrong} lost or wrong.`,
     `  copies by the host   ${found.copies.rx} on the way in, ${found.copies.tx} on the way out`,
-    `  notifications        ${found.notifications}`,
+    `  notifications        ${found.notifications}, of which ${found.interrupts} were the card's interrupts of the host`,
     `  dropped              ${drops.length > 0 ? drops.join(", ") : "none"}`,
     "",
     `Source: ${source}`,

@@ -21,9 +21,10 @@ export function table(report: PvpReport): string {
       "copies/pkt",
       "bytes/pkt",
       "notif/pkt",
+      "polls/pkt",
       "gain",
     ],
-    colAligns: ["left", "right", "right", "right", "right", "right", "right", "right", "right"],
+    colAligns: ["left", "right", "right", "right", "right", "right", "right", "right", "right", "right"],
     style: { head: [], border: [], compact: true },
   });
   for (const run of report.runs) {
@@ -36,6 +37,7 @@ export function table(report: PvpReport): string {
       fixed(run.copiesPerPacket, 2),
       fixed(run.bytesCopiedPerPacket, 0),
       fixed(run.notificationsPerPacket, 3),
+      fixed(run.pollsPerPacket, 3),
       gain(run.gainVsVhost),
     ]);
   }

@@ -126,7 +126,7 @@ export class Guest {
       ? new NativeDevice(memory, this.ring, pciFunction)
       : onNetmap
         ? new NetmapDevice(memory, this.ring, this.attach === "pipe", options)
-        : new VirtioDevice(memory, this.ring, this.attach === "iovtee", options);
+        : new VirtioDevice(memory, this.ring, this.attach, options);
     const guest = core.place(Kind.GUEST, GuestLayout.SIZE, name, region.id);
     this.address = guest.address;
     core.setFields(this.address, {
@@ -164,6 +164,14 @@ export class Guest {
   }
   get txVirtqueue(): number {
     return this.virtio?.txVirtqueue ?? 0;
+  }
+  /** Packets that it takes for one interrupt; 0 where it polls. */
+  get napi(): number {
+    return this.virtio?.napi ?? 0;
+  }
+  /** Its transmit buffers are given to the card as they are. */
+  get zeroCopyTx(): boolean {
+    return this.virtio?.zeroCopyTx ?? false;
   }
   /** Its IOVTee mapping's directory id and address; 0 unless attached by "iovtee". */
   get mappingId(): number {

@@ -1,11 +1,13 @@
 /** The network card (layout: `Nic`, `RxQueue`, `TxQueue`): its wire side, for JavaScript, and its filters. */
 import {
+  BURST_MAX,
   FRAME_MAX,
   FRAME_ROOM,
   PciFunction as FunctionLayout,
   Kind,
   Lcore,
   Nic as NicLayout,
+  NicMode,
   Packet,
   RSS_TABLE_SIZE,
   RxQueue,
@@ -21,7 +23,18 @@ import { integer, powerOfTwo } from "../options.ts";
 import { EmbeddedSwitch, LIMITS, type PciFunction, type VfOptions } from "./pci-function.ts";
 import { NicFlow } from "./rte-flow.ts";
 
+/** How a card's receive queues are served. */
+export type NicModeName = "poll" | "interrupt" | "adaptive";
+
 export interface NicOptions {
+  /**
+   * "poll": without end, until an lcore finds nothing for long; "interrupt": `budget` frames for each interrupt, then it is
+   * unmasked again; "adaptive": polled under load, after 300 empty polls left until an interrupt (DPDK's l3fwd-power).
+   * Default "poll"; a guest that is attached by "kernel" makes it "interrupt" for frames that no filter names.
+   */
+  mode?: NicModeName;
+  /** Frames taken from a receive queue at a time, or for one interrupt (NAPI's weight), 1 to 256; default the switch's burst. */
+  budget?: number;
   /** Descriptors in each receive and transmit ring, a power of two; default 256. */
   ring?: number;
   /** The same for the receive ring of a guest that is mapped; default `ring`. It can use no more than the guest's has. */
@@ -48,6 +61,12 @@ export interface NicOptions {
   flowRules?: number;
 }
 
+const MODES: Record<NicModeName, NicMode> = {
+  poll: NicMode.POLL,
+  interrupt: NicMode.INTERRUPT,
+  adaptive: NicMode.ADAPTIVE,
+};
+
 /** The key of the verification suite of "RSS hashing types" (Microsoft, NDIS), as most drivers have it. */
 // biome-ignore format: rows of ten
 const RSS_KEY = Uint8Array.of(
@@ -66,6 +85,9 @@ export class Nic {
   readonly #staging: number;
   readonly #queues: number;
   readonly #mappedRing: number;
+  /** As asked for. */
+  readonly #mode: NicModeName | undefined;
+  readonly #budget: number | undefined;
   readonly #vfs: number;
   readonly #packetBuffer: number;
   /** Made when the first guest is to own a function of the card. */
@@ -97,6 +119,11 @@ export class Nic {
     );
     const queues = integer("queues", options.queues ?? 64, 1, 1024);
     const rssQueues = integer("rssQueues", options.rssQueues ?? 1, 1, Math.min(queues, RSS_TABLE_SIZE));
+    if (options.mode !== undefined && MODES[options.mode] === undefined) {
+      throw new RangeError(`mode: "${options.mode}", expected "poll", "interrupt" or "adaptive"`);
+    }
+    this.#mode = options.mode;
+    if (options.budget !== undefined) this.#budget = integer("budget", options.budget, 1, BURST_MAX);
     const rssKey = options.rssKey ?? RSS_KEY;
     if (rssKey.length !== RSS_KEY.length) {
       throw new RangeError(`rssKey: ${rssKey.length} bytes, expected ${RSS_KEY.length}`);
@@ -154,6 +181,8 @@ export class Nic {
       [RxQueue.nic]: this.address,
       [RxQueue.pool]: pool,
       [RxQueue.index]: index,
+      [RxQueue.mode]: MODES[this.#mode ?? "poll"],
+      [RxQueue.budget]: this.#budget ?? 0,
       ...fields,
     });
     if (!this.#flowOffload) {
@@ -174,6 +203,43 @@ export class Nic {
   rxQueue(index: number): number {
     const { core } = this.host;
     return core.u32(core.u32(this.address + NicLayout.rxTable) + 4 * index);
+  }
+
+  /**
+   * @internal One more receive queue, of host buffers, for one guest: interrupt-driven, `burst` frames for each interrupt,
+   * unless the card's options say otherwise.
+   * @returns its address
+   * @throws RangeError where there are as many as there may be, or the memory is full
+   */
+  addSortedQueue(burst: number): number {
+    const queue = this.#addRxQueue(this.ring, {
+      [RxQueue.enabled]: 1,
+      [RxQueue.mode]: MODES[this.#mode ?? "interrupt"],
+      [RxQueue.budget]: this.#budget ?? burst,
+    });
+    this.host.core.exports.refillRxQueue(queue, 0);
+    return queue;
+  }
+
+  /**
+   * @internal The receive queues for what no filter names are interrupt-driven from now on, `napi` frames for each
+   * interrupt, unless the card's options say otherwise.
+   * @throws RangeError where another guest of the same card needs another number
+   */
+  interruptDriven(napi: number, guest: string): void {
+    const { core } = this.host;
+    for (let i = 0; i < core.u32(this.address + NicLayout.rssQueues); i++) {
+      const queue = this.rxQueue(i);
+      if (this.#mode === undefined) core.setU32(queue + RxQueue.mode, NicMode.INTERRUPT);
+      if (this.#budget !== undefined) continue;
+      const budget = core.u32(queue + RxQueue.budget);
+      if (budget !== 0 && budget !== napi) {
+        throw new RangeError(
+          `napi: ${napi} of ${guest}, expected ${budget} as of the other guests of ${this.name} that are attached by "kernel"`,
+        );
+      }
+      core.setU32(queue + RxQueue.budget, napi);
+    }
   }
 
   /**
@@ -276,6 +342,11 @@ export class Nic {
   /** Its functions that guests own, the whole port too. */
   get functions(): readonly PciFunction[] {
     return this.#embedded?.functions ?? [];
+  }
+
+  /** @internal Where a descriptor can be put while something is set up. */
+  get scratch(): number {
+    return this.#staging;
   }
 
   /**

@@ -11,6 +11,9 @@ import {
   Switch as SwitchLayout,
 } from "../../assembly/layout.ts";
 import { map, unmap } from "../attach/iovtee.ts";
+import { interruptHost } from "../attach/kernel.ts";
+import { sortTo } from "../attach/vmdq.ts";
+import { lend, takeBackLent } from "../attach/zero-copy.ts";
 import type { HostMemory } from "../core/host-memory.ts";
 import { LookupBurst, type LookupFunction } from "../core/lookup.ts";
 import { createMacTable, entriesFor } from "../core/mac-table.ts";
@@ -78,6 +81,8 @@ export class VSwitch {
   readonly address: number;
   /** What is connected, by port number, with the port's address. */
   readonly ports: { name: string; address: number; of: Connectable }[] = [];
+  /** @internal Guests that are attached by "vmdq", and the addresses of their queues. */
+  readonly sorted = new Map<Guest, number>();
   /** Guests that are mapped, and to which card's queue. */
   readonly #mapped = new Map<Guest, Nic>();
   /** Guests that are to be mapped when their card's driver has no rte_flow rules to follow any more. */
@@ -294,6 +299,11 @@ export class VSwitch {
       if (twin)
         throw new RangeError(`mac: ${of.mac} of ${of.name} is that of ${twin.name}, expected one of its own`);
     }
+    const all = [...this.ports.map((port) => port.of), of];
+    interruptHost(
+      all.filter((one) => one instanceof Nic),
+      all.filter((one) => one instanceof Guest),
+    );
     if (of instanceof Nic) of.connect(this.name);
     const parent = core.u32(this.address + SwitchLayout.id);
     const { id, address } = core.place(Kind.PORT, PortLayout.SIZE, `port of ${of.name}`, parent);
@@ -316,19 +326,30 @@ export class VSwitch {
     }
     if (stack) connected.set(stack, this);
     if (!(of instanceof Guest)) return;
-    core.setU32(of.address + GuestLayout.burst, core.u32(this.address + SwitchLayout.burst));
+    core.setU32(of.address + GuestLayout.burst, of.napi || core.u32(this.address + SwitchLayout.burst));
     if (this.#vale) return;
     if (!this.#setMac(of, 0, index)) {
       throw new RangeError(`macs: no place for ${of.mac} of ${of.name}, expected a larger table`);
     }
   }
 
-  /** Maps a guest to the first NIC, or to the first NIC all guests, unless they are. */
+  get #vlanAware(): boolean {
+    return this.host.core.u32(this.address + SwitchLayout.vlanAware) !== 0;
+  }
+
+  /** Maps a guest to the first NIC, or to the first NIC all guests, unless they are; or lends it their transmit buffers. */
   #mapTo(of: Connectable): void {
     const [nic, ...others] = this.ports.map((port) => port.of).filter((one) => one instanceof Nic) as Nic[];
     if (!nic || (of instanceof Nic && others.length > 0)) return;
     for (const guest of of instanceof Nic ? this.ports.map((port) => port.of) : [of]) {
-      if (guest instanceof Guest && guest.mapping && !this.#mapped.has(guest)) this.map(nic, guest);
+      if (!(guest instanceof Guest)) continue;
+      if (guest.mapping && !this.#mapped.has(guest)) this.map(nic, guest);
+      if (guest.attach === "vmdq" && !this.sorted.has(guest)) {
+        const burst = this.host.core.u32(this.address + SwitchLayout.burst);
+        const deliver = () => this.#deliver(nic);
+        this.sorted.set(guest, sortTo(nic, guest, this.indexOf(guest), burst, deliver));
+      }
+      if (guest.zeroCopyTx && !this.#vlanAware) lend(nic, guest);
     }
   }
 
@@ -407,11 +428,16 @@ export class VSwitch {
    * The guest's driver resets its device (virtio 1.2, 2.4.1), or the guest goes away: its mapping is undone, and
    * when this returns no byte of its memory is written any more, and it isn't run. Frames that are in its queues are gone;
    * those for it from now on are dropped, counted as `down`.
+   * @throws RangeError where a card has yet to send more of its buffers than there are host buffers to save them in; then
+   *   it runs on
    */
   stop(guest: Guest): void {
     if (this.#stopped.has(guest)) return;
     const nic = this.#mapped.get(guest) ?? this.#unmapped.get(guest);
     this.host.paused(() => {
+      if (guest.zeroCopyTx) {
+        for (const { of } of this.ports) if (of instanceof Nic) takeBackLent(of, guest);
+      }
       this.unmap(guest);
       guest.stop();
       this.#stopped.set(guest, nic);

@@ -22,7 +22,14 @@ import {
   TxQueue,
   Virtqueue,
 } from "../../assembly/layout.ts";
-import { type Guest, type GuestOptions, Host, type HostOptions, parseMac } from "../../src/index.ts";
+import {
+  type Guest,
+  type GuestOptions,
+  Host,
+  type HostOptions,
+  type NicOptions,
+  parseMac,
+} from "../../src/index.ts";
 
 /** The station at the far end of the wire. */
 export const WIRE = "02:00:00:00:ff:01";
@@ -31,9 +38,15 @@ export const BROADCAST = "ff:ff:ff:ff:ff:ff";
 export type Rig = Awaited<ReturnType<typeof rig>>;
 
 /** A card and guests on one switch. */
-export async function rig(options: GuestOptions, guests = 1, more: HostOptions = {}, ring = 64) {
+export async function rig(
+  options: GuestOptions,
+  guests = 1,
+  more: HostOptions = {},
+  ring = 64,
+  card: NicOptions = {},
+) {
   const host = await Host.create({ memory: 128 * 2 ** 20, ...more });
-  const nic = host.nic({ ring, queues: guests + 1 });
+  const nic = host.nic({ ring, queues: guests + 1, ...card });
   const made = Array.from({ length: guests }, () => host.guest({ ring: 128, ...options }));
   const sw = host.vswitch({ connect: [nic, ...made] });
   return { host, core: host.core, nic, guest: made[0]!, guests: made, sw };
@@ -124,7 +137,13 @@ function descriptors(r: Rig, ring: number, mask: number, from: number, to: numbe
   return Array.from({ length: (to - from) >>> 0 }, (_, i) => {
     const p = ring + ((from + i) & mask) * Packet.SIZE;
     const u16 = (field: number) => core.u16(p + field);
-    return { addr: core.u32(p), len: u16(Packet.len), owner: u16(Packet.owner), index: u16(Packet.index) };
+    return {
+      addr: core.u32(p),
+      len: u16(Packet.len),
+      more: (u16(Packet.flags) & PacketFlag.MORE) !== 0,
+      owner: u16(Packet.owner),
+      index: u16(Packet.index),
+    };
   });
 }
 
@@ -133,6 +152,15 @@ export function inCard(r: Rig, q: number) {
   const { core } = r;
   const [from, to] = [core.u32(q + RxQueue.next), core.u32(q + RxQueue.posted)];
   return descriptors(r, core.u32(q + RxQueue.ring), core.u32(q + RxQueue.mask), from, to);
+}
+
+/** Buffers that the card has to send, or has sent and nobody has taken back. */
+export function inTxQueue(r: Rig) {
+  const tx = r.core.u32(r.nic.address + NicLayout.tx);
+  const [ring, mask, clean, next] = [TxQueue.ring, TxQueue.mask, TxQueue.clean, TxQueue.next].map((field) =>
+    r.core.u32(tx + field),
+  );
+  return descriptors(r, ring!, mask!, clean!, next!);
 }
 
 /** The PRing, oldest first. */
@@ -180,6 +208,14 @@ export function misplaced(r: Rig, guest: Guest): string[] {
         held += list.length;
         for (const { index } of list) ids.set(index, [...(ids.get(index) ?? []), place]);
       }
+    }
+    if (name === "transmit") {
+      // Zero-copy transmit: a buffer for each frame, told by its last segment.
+      const mine = inTxQueue(r).filter((d) => d.owner === core.u32(vq + Virtqueue.id) && !d.more);
+      held += mine.length;
+      if (core.u32(vq + Virtqueue.lent) !== mine.length)
+        wrong.push(`${core.u32(vq + Virtqueue.lent)} lent, but the card has ${mine.length}`);
+      for (const { index } of mine) ids.set(index, [...(ids.get(index) ?? []), "card"]);
     }
     if (core.u32(vq + Virtqueue.taken) !== held)
       wrong.push(`${name}: ${core.u32(vq + Virtqueue.taken)} taken, but ${held} held`);
@@ -243,11 +279,7 @@ export function misplacedInPool(r: Rig): string[] {
   put("pool ring", list);
   for (let i = 0; i < core.u32(r.nic.address + NicLayout.rxQueues); i++)
     put(`receive queue ${i}`, inCard(r, r.nic.rxQueue(i)));
-  const tx = core.u32(r.nic.address + NicLayout.tx);
-  const [txRing, txMask, clean, next] = [TxQueue.ring, TxQueue.mask, TxQueue.clean, TxQueue.next].map((f) =>
-    core.u32(tx + f),
-  );
-  put("transmit queue", descriptors(r, txRing!, txMask!, clean!, next!));
+  put("transmit queue", inTxQueue(r));
   for (const port of host.ports) {
     for (const at of [port.toHost, port.fromHost]) {
       const [mask, from, to] = [Ring.mask, Ring.tail, Ring.head].map((f) => core.u32(at + f));

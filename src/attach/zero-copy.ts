@@ -1,0 +1,68 @@
+/**
+ * Zero-copy transmit over vhost: the card is given a guest's transmit buffers as they are (`Switching.lend`), and the guest
+ * gets them back when the card has sent them (`Pmd.giveBackLent`).
+ *
+ *     transmit queue -> descriptor of the card, in the guest's memory -> wire
+ *            ^------------------ used, when it was sent ---------------'
+ *
+ * The card's descriptor is the host's: address and length were checked and can't change. What stands in the frame the guest
+ * can rewrite until the card has read it, the addresses that the switch decided by and checked too: the wire may see what
+ * other ports never do, since they get copies. On a VLAN-aware switch, where that would put a frame into another VLAN, all
+ * is copied.
+ */
+import { Nic as NicLayout, Packet, TxQueue, Virtqueue } from "../../assembly/layout.ts";
+import type { Nic } from "../roles/nic.ts";
+
+/** What is to be known of a guest. */
+export interface Lender {
+  readonly name: string;
+  readonly txVirtqueue: number;
+}
+
+/** From now on frames that the guest sends to `nic` are sent from its buffers. */
+export function lend(nic: Nic, guest: Lender): void {
+  const { core } = nic.host;
+  core.setU32(guest.txVirtqueue + Virtqueue.lendsTo, core.u32(nic.address + NicLayout.tx));
+}
+
+/**
+ * The guest is about to be reset: what the card hasn't sent yet is copied to host buffers, which it sends in their place. When
+ * this returns the card has no address in the guest's memory. All lcores pause; the card may go on.
+ * @throws RangeError where it has too few buffers; then nothing has changed
+ */
+export function takeBackLent(nic: Nic, guest: Lender): void {
+  const { core, pool } = nic.host;
+  const queue = core.u32(guest.txVirtqueue + Virtqueue.lendsTo);
+  if (queue !== core.u32(nic.address + NicLayout.tx)) return;
+  core.exports.cleanTxQueue(queue, 0);
+  const [ring, mask] = [core.u32(queue + TxQueue.ring), core.u32(queue + TxQueue.mask)];
+  const owner = core.u32(guest.txVirtqueue + Virtqueue.id);
+  const lent: number[] = [];
+  for (let at = core.u32(queue + TxQueue.clean); at !== core.u32(queue + TxQueue.next); at = (at + 1) >>> 0) {
+    const descriptor = ring + (at & mask) * Packet.SIZE;
+    if (core.u16(descriptor + Packet.owner) === owner) lent.push(descriptor);
+  }
+  const buffers = nic.scratch;
+  const slot = (i: number) => buffers + i * Packet.SIZE;
+  let got = 0;
+  // At most a chunk at a time.
+  for (let some = 1; some > 0 && got < lent.length; got += some)
+    some = core.exports.takeBuffers(pool, 0, slot(got), lent.length - got);
+  if (got < lent.length) {
+    core.exports.giveBuffers(pool, 0, buffers, got);
+    throw new RangeError(
+      `${guest.name}: the card has yet to send ${lent.length} of its buffers, expected as many free host buffers to save them in, not ${got}`,
+    );
+  }
+  lent.forEach((descriptor, i) => {
+    const buffer = slot(i);
+    const from = core.u32(descriptor + Packet.addr);
+    const to = core.u32(buffer + Packet.addr);
+    core.bytes.copyWithin(to, from, from + core.u16(descriptor + Packet.len));
+    for (const field of [Packet.owner, Packet.index, Packet.room])
+      core.setU16(descriptor + field, core.u16(buffer + field));
+    // Last, and in one store: the card may read it now.
+    core.setU32(descriptor + Packet.addr, to);
+  });
+  core.setU32(guest.txVirtqueue + Virtqueue.lent, 0);
+}
