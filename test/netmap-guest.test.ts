@@ -272,7 +272,7 @@ describe.each([
         ).length;
         expect(inQueue + available + inTx).toBe(4 * 128);
       }),
-      { seed: 20, numRuns: 40 },
+      { seed: 20, numRuns: 12 },
     );
   });
 });
