@@ -196,9 +196,6 @@ export function syncPipe(transmit: usize, receive: usize): u32 {
 export function ringForNetmap(poller: usize): void {
   Doorbell.ring(poller);
 }
-export function pollBridge(bridge: usize): u32 {
-  return Bridges.poll(bridge);
-}
 export function reclaimBridge(bridge: usize): void {
   Bridges.reclaim(bridge);
 }

@@ -844,7 +844,7 @@ export enum SlotFlag {
 
 /** Buffers 0 and 1 of netmap's memory are never in a slot: the first number that is. */
 export const NETMAP_FIRST = 2;
-/** Most slots of one frame (NM_VALE "NM_BDG_MAXFRAGS"). */
+/** Most slots of one frame (netmap.h, NETMAP_MAX_FRAGS). */
 export const NETMAP_FRAGMENTS = 64;
 
 /** Why a slot of the user's was not used. */

@@ -205,7 +205,8 @@ describe.each([
       // Its own, the host's, none.
       bufIdx: fc.oneof(fc.nat({ max: 1000 }), fc.constantFrom(0, 1, 2 ** 31, 2 ** 32 - 1)),
     });
-    const round = fc.tuple(scribble, fc.array(slot, { maxLength: 40 }));
+    const head = fc.record({ transmit: fc.boolean(), head: fc.nat({ max: 130 }) });
+    const round = fc.tuple(scribble, fc.array(slot, { maxLength: 40 }), fc.array(head, { maxLength: 2 }));
     await fc.assert(
       fc.asyncProperty(fc.array(round, { minLength: 1, maxLength: 12 }), async (rounds) => {
         const host = await Host.create({ memory: 48 * 2 ** 20 });
@@ -223,13 +224,16 @@ describe.each([
         const generator = new FrameGenerator(core, { size: "imix", to, from: WIRE });
         const ringOf = ({ transmit }: { transmit: boolean }) =>
           core.u32((transmit ? hostile.device.tx : hostile.device.rx) + NetmapDriver.ring);
-        for (const [writes, slots] of rounds) {
+        for (const [writes, slots, heads] of rounds) {
           nic.receive(Array.from({ length: 24 }, (_, i) => frame(hostile.mac, i)));
           host.poll();
           for (const { at, bytes } of writes)
             core.bytes.set(bytes, hostile.region + (at % (hostile.regionSize - 64)));
           for (const one of slots)
             core.setU32(ringOf(one) + NetmapRing.slots + one.at * NetmapSlot.SIZE, one.bufIdx);
+          // On a switch that sends old frames, with source addresses that the switch learns at its port: not ours to forbid.
+          for (const one of attach === "pipe" ? heads : [])
+            for (const field of [NetmapRing.head, NetmapRing.cur]) core.setU32(ringOf(one) + field, one.head);
           host.drain(1000);
           core.exports.generate(generator.address, nic.address, 33);
           host.drain(1000);
@@ -268,7 +272,7 @@ describe.each([
         ).length;
         expect(inQueue + available + inTx).toBe(4 * 128);
       }),
-      { seed: 20, numRuns: 40 },
+      { seed: 20, numRuns: 12 },
     );
   });
 });

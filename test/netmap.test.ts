@@ -3,6 +3,7 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import {
   Kring,
+  NETMAP_FIRST,
   NetmapRing as RingLayout,
   NetmapSlot as SlotLayout,
   SlotRefusal,
@@ -238,6 +239,34 @@ describe("a port of the switch", () => {
     host.drain();
     expect(received(b)).toEqual([frame(B, 2, 60, A)]);
     expect(statsOf(host, a).drops).toEqual({ runt: 1, "refused.length": 2 });
+  });
+
+  test("neither reads nor writes buffers that there aren't", async () => {
+    const { host, a, b } = await onSwitch();
+    const numbers = [0, 1, NETMAP_FIRST + 128, 2 ** 31, 2 ** 32 - 1];
+    for (const bufIdx of numbers) {
+      Object.assign(a.tx.slot(a.tx.head), { bufIdx, len: 60 });
+      a.tx.head = a.tx.cur = a.tx.next(a.tx.head);
+    }
+    send(a, [frame(B, 1, 60, A)]);
+    host.drain();
+    expect(received(b)).toEqual([frame(B, 1, 60, A)]);
+    expect(statsOf(host, a).drops).toEqual({ "refused.bufIdx": 5 });
+    // Empty slots with such numbers come back as they are, and frames go into the next ones.
+    const at = b.rx.tail;
+    numbers.forEach((bufIdx, i) => {
+      b.rx.slot((at + 2 * i) % 64).bufIdx = bufIdx;
+    });
+    const frames = Array.from({ length: 8 }, (_, i) => frame(B, i, 60 + i, A));
+    send(a, frames);
+    host.drain();
+    b.rxsync();
+    const slots = Array.from({ length: b.rx.space }, (_, i) => (at + i) % 64);
+    expect(slots.map((i) => b.rx.slot(i).len)).toEqual([0, 60, 0, 61, 0, 62, 0, 63, 0, 64, 65, 66, 67]);
+    const full = slots.filter((i) => b.rx.slot(i).len > 0);
+    expect(full.map((i) => b.rx.buffer(i).slice(0, b.rx.slot(i).len))).toEqual(frames);
+    expect(statsOf(host, b).drops).toEqual({ "refused.bufIdx": 5 });
+    expect(() => b.rx.buffer(at)).toThrow("buffer 0, expected 2 to 129");
   });
 
   test("sends an indirect buffer from where it is, inside its memory only", async () => {

@@ -102,6 +102,8 @@ export class Krings {
 
   /** The host is about to sleep (`on`), and wants to be told of slots that are handed over, or polls again. */
   static arm(k: usize, on: bool): void {
+    // Of a guest that is stopped nothing is written.
+    if (!load<u32>(k, Kring.running)) return;
     Sync.store<u32>(load<u32>(k, Kring.ring) + NetmapRing.hostNeedKick, u32(on));
   }
 
