@@ -285,7 +285,7 @@ export enum RxQueue {
   /** Where the driver follows rte_flow rules: Ring of the frames that they bring here from other queues. */
   brought = 52,
   /** The bridge that takes from it instead of a switch, or 0. */
-  bridge = 44,
+  bridge = 60,
   running = 64,
   head = 68,
   /** First descriptor of the burst being written; published last. */
