@@ -23,6 +23,9 @@ import {
 import { Pmd } from "./nic";
 import { Switching } from "./switch";
 import { Sync } from "./sync";
+import { Vmux } from "./vdpdk/device";
+import { VdpdkQueues } from "./vdpdk/queue";
+import { VdpdkRx } from "./vdpdk/rx";
 import { Device } from "./virtqueue/device";
 import { Wire } from "./wire";
 
@@ -40,9 +43,10 @@ export class Lcores {
     const sw: usize = load<u32>(p, Poller.owner);
     const kind = load<u32>(p, Poller.kind);
     if (kind == Kind.GUEST) return Guests.poll(addr);
-    return kind == Kind.PORT
-      ? Switching.pollPort(sw, addr)
-      : Switching.pollQueue(sw, load<u32>(addr, RxQueue.port), addr);
+    if (kind == Kind.PORT) return Switching.pollPort(sw, addr);
+    if (kind == Kind.RX_QUEUE) return Switching.pollQueue(sw, load<u32>(addr, RxQueue.port), addr);
+    if (kind == Kind.VDPDK_RX) return VdpdkRx.poll(sw, addr);
+    return kind == Kind.VDPDK_TX ? Vmux.pollTx(sw, addr) : Vmux.poll(addr);
   }
 
   /** One turn of every poller. Returns the frames moved. */
@@ -198,7 +202,7 @@ export class Lcores {
       const idle: u32 = some ? 0 : load<u32>(p, Poller.idle) + 1;
       store<u32>(p, idle, Poller.idle);
       at += 2;
-      if (idle < patience) continue;
+      if (idle < patience || idle < patience * load<u32>(p, Poller.patience)) continue;
       const cursors = Lcores.cursors(p);
       Lcores.arm(p, true);
       // Once more: what came before the other side could see that this one is armed. What it asks for may follow from
@@ -226,10 +230,14 @@ export class Lcores {
     const what = load<u32>(p, Poller.kind);
     if (what == Kind.GUEST) Guests.arm(addr, on);
     else if (what == Kind.RX_QUEUE) Lcores.armQueue(addr, on);
+    else if (what == Kind.VDPDK) Vmux.armShared(addr, on);
+    else if (what == Kind.VDPDK_RX) Vmux.armRx(addr, on);
+    else if (what == Kind.VDPDK_TX) VdpdkQueues.arm(addr, on);
     else if (load<u32>(addr, Port.kind) == PortKind.VHOST) {
       const vq: usize = load<u32>(addr, Port.from);
       if (Device.isUsable(vq)) Device.arm(vq, on);
-    } else Sync.store<u32>(load<u32>(addr, Port.from) + Ring.armed, u32(on));
+    } else if (load<u32>(addr, Port.kind) == PortKind.VDPDK) VdpdkQueues.arm(load<u32>(addr, Port.from), on);
+    else Sync.store<u32>(load<u32>(addr, Port.from) + Ring.armed, u32(on));
   }
 
   /** A card's receive queue that is mapped, and has too few of the guest's buffers, waits for those as well. */
@@ -250,6 +258,8 @@ export class Lcores {
       const mapping: usize = load<u32>(addr, RxQueue.mapping);
       return mapping ? Device.cursor(load<u32>(mapping, Mapping.virtqueue)) : 0;
     }
+    // Whose a vDPDK descriptor is doesn't depend on how far anyone is.
+    if (what != Kind.PORT) return 0;
     return load<u32>(addr, Port.kind) == PortKind.VHOST ? Device.cursor(load<u32>(addr, Port.from)) : 0;
   }
 

@@ -7,6 +7,7 @@ import {
   Host,
   type LookupFunction,
   type Nic,
+  type Vmux,
   type VSwitch,
 } from "./host.ts";
 import { localMac } from "./mac.ts";
@@ -50,8 +51,8 @@ export class Testbed {
     readonly guests: readonly Guest[],
     /** The first of each row, which the wire sends to. */
     readonly heads: readonly Guest[],
-    /** Nothing where all guests bypass it. */
-    readonly sw: VSwitch | undefined,
+    /** What joins card and guests; nothing where the card does that. */
+    readonly sw: VSwitch | Vmux | undefined,
     /** Nothing where all is on the calling thread. */
     readonly places: Places | undefined,
   ) {}
@@ -69,7 +70,9 @@ export class Testbed {
         `chain: ${row.join(",")}, expected ${BYPASS.join(" and ")} not beside what is connected by the switch`,
       );
     }
-    if (bypass && o.flow) {
+    // A guest with a vDPDK device, alone in its row, needs no switch: its queues are the card's.
+    const bound = chain === 1 && row[0] === "vdpdk";
+    if ((bypass || bound) && o.flow) {
       throw new RangeError(
         `flow: rules for the host's queues of the card, expected no attachment by ${row[0]}, which has its own`,
       );
@@ -100,7 +103,8 @@ export class Testbed {
         guests.push(
           host.guest({
             attach,
-            ...(bypass ? { nic, burst: o.burst } : {}),
+            ...(bypass ? { nic } : {}),
+            ...(bypass || bound ? { burst: o.burst } : {}),
             run: o.function,
             ring: o.ring,
             mac: mac(i),
@@ -111,13 +115,13 @@ export class Testbed {
       }
     }
     const { lookup = "learning" } = o;
-    const sw = bypass
-      ? undefined
-      : host.vswitch({
-          connect: [nic, ...guests],
-          burst: o.burst,
-          lookup: typeof lookup === "function" ? lookup() : lookup,
-        });
+    const join = () =>
+      host.vswitch({
+        connect: [nic, ...guests],
+        burst: o.burst,
+        lookup: typeof lookup === "function" ? lookup() : lookup,
+      });
+    const sw = bypass ? undefined : bound ? host.vmux({ nic, guests }) : join();
     nic.flow.runLines(o.flow ?? "");
     const heads = guests.filter((_, i) => i % chain === 0);
     const places = o.lcores && host.shared ? parseLcores(o.lcores) : undefined;

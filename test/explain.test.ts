@@ -10,6 +10,7 @@ const COPIES: Record<Attach, [rx: number, tx: number]> = {
   iovtee: [0, 1],
   passthrough: [0, 0],
   sriov: [0, 0],
+  vdpdk: [0, 0],
 };
 
 test.each(ATTACHMENTS)("%s: ten packets come back, with its copies, in a screen", async (attach) => {

@@ -6,4 +6,5 @@ export const NAMES: Record<Attach, string> = {
   iovtee: "IOVTee",
   passthrough: "passthrough",
   sriov: "SR-IOV",
+  vdpdk: "vDPDK",
 };

@@ -23,6 +23,8 @@ export interface GuestDevice {
   readonly running?: boolean;
   /** Of a device that bypasses the switch: the guest's poller, which is rung for when there is work for it. */
   ringFor?(poller: number): void;
+  /** Where its driver doesn't count that itself: buffers that the guest has posted to receive into. */
+  posted?(): number;
   /** Both queues are set up, empty and ready; all buffers are the guest's. */
   start(): void;
   /** From here on no byte of the guest's memory is written any more. */

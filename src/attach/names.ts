@@ -1,4 +1,4 @@
 /** Names of the attachments: how a guest's network device meets the host. */
 
-export const ATTACHMENTS = ["vhost", "iovtee", "passthrough", "sriov"] as const;
+export const ATTACHMENTS = ["vhost", "iovtee", "passthrough", "sriov", "vdpdk"] as const;
 export type Attach = (typeof ATTACHMENTS)[number];

@@ -4,12 +4,14 @@ import type { Core } from "./core.ts";
 
 /** Empty turns after which a poller is left out until it is rung for: about a quarter of a millisecond. */
 const PATIENCE = 10_000;
+/** So many times as many for what serves vDPDK devices: 100,000, as vMux has it. */
+const VDPDK_PATIENCE = 10;
 /** Looks at the lcore's own line between two empty turns; about 30 ns. */
 const PAUSE = 32;
 
-/** What an lcore polls: a port of the switch `owner`, a receive queue of a card at such a port, or a guest. */
+/** What an lcore polls: a port of the switch `owner`, a receive queue of a card at such a port, a guest, or its vDPDK rings. */
 export interface Polled {
-  readonly kind: Kind.PORT | Kind.RX_QUEUE | Kind.GUEST;
+  readonly kind: Kind.PORT | Kind.RX_QUEUE | Kind.GUEST | Kind.VDPDK | Kind.VDPDK_RX | Kind.VDPDK_TX;
   readonly address: number;
   /** 0 for a guest. */
   readonly owner: number;
@@ -48,6 +50,7 @@ export function setPollers(core: Core, lcore: number, polled: readonly Polled[])
       [Poller.owner]: owner,
       [Poller.lcore]: lcore,
       [Poller.idle]: 0,
+      [Poller.patience]: kind >= Kind.VDPDK && kind <= Kind.VDPDK_TX ? VDPDK_PATIENCE : 1,
     });
   });
   core.setU32(lcore + Lcore.count, polled.length + 1);

@@ -67,6 +67,19 @@ MAC address and VLAN, also from guest to guest, and to the host what is no guest
     source: `"PCI-Passthrough | SR-IOV | DPDK"; PCI-SIG SR-IOV; DPDK's ixgbe and i40e drivers.
 assembly/veb.ts, assembly/pcifunction.ts, assembly/iommu.ts`,
   },
+  vdpdk: {
+    title: "vDPDK: the guest drives the host's card by forwarded ethdev calls, and by rings of its own",
+    drawing: `
+        card         host's memory              guest's memory
+    rx  wire --DMA--------------RRRRRRRRRRRRR-> [ receive ring's buffer  ] ->-.
+                     vMux: descriptors only     [ control page: calls    ]    | function
+    tx  wire <-DMA--------------TTTTTTTTTTTTT-- [ transmit ring's buffer ] <--'`,
+    words: `The guest asks at run time what the card can do, by calls in its control page, and uses it; what only the
+guest wants the host does, at a price. A descriptor's AVAIL bit alone says whose it is. The host's pollers
+move descriptors between the guest's rings and queues of the card's, checked against the guest's memory.
+After 100,000 empty polls a ring's poller asks for a signal and sleeps.`,
+    source: `D. Kreutzer, A Para-Virtualized DPDK Device Model for vMux; vmuxIO's sources. assembly/vdpdk/`,
+  },
 };
 
 /** A screen about a datapath, with what ten packets met on it. */

@@ -14,10 +14,12 @@ import {
   Packet,
   QUEUE_MAX,
   Rule,
+  VDPDK_BUFFER_MIN,
 } from "../../assembly/layout.ts";
 import type { GuestDevice } from "../attach/device.ts";
 import type { Attach } from "../attach/names.ts";
 import { NativeDevice, nativeBytes } from "../attach/native.ts";
+import { VdpdkDevice, type VdpdkOptions, vdpdkBytes } from "../attach/vdpdk.ts";
 import { VirtioDevice, type VirtioOptions, virtioBytes } from "../attach/virtio.ts";
 import { align } from "../core/access.ts";
 import type { HostMemory } from "../core/host-memory.ts";
@@ -25,13 +27,14 @@ import { writePacket } from "../core/packet.ts";
 import { localMac, parseMac } from "../mac.ts";
 import { integer, powerOfTwo } from "../options.ts";
 import type { FirewallRule } from "../rules.ts";
+import { Ethdev } from "./ethdev.ts";
 import type { Nic } from "./nic.ts";
 import type { PciFunction } from "./pci-function.ts";
 
 export type { Attach } from "../attach/names.ts";
 export type FunctionName = "macswap" | "l2fwd" | "echo" | "firewall" | "sink";
 
-export interface GuestOptions extends VirtioOptions {
+export interface GuestOptions extends VirtioOptions, VdpdkOptions {
   /** Default "iovtee". */
   attach?: Attach;
   run?: FunctionName;
@@ -87,9 +90,16 @@ export class Guest {
     this.mac = options.mac ?? options.vf?.mac ?? localMac(0, index + 1);
     this.ring = powerOfTwo("ring", options.ring ?? 256, QUEUE_MAX);
     const native = this.attach === "passthrough" || this.attach === "sriov";
-    const least = native ? FUNCTION_BUFFER_MIN : NetHeader.SIZE + FRAME_MIN;
+    const onVdpdk = this.attach === "vdpdk";
+    const header = native || onVdpdk ? 0 : NetHeader.SIZE;
+    const least = native ? FUNCTION_BUFFER_MIN : onVdpdk ? VDPDK_BUFFER_MIN : header + FRAME_MIN;
     const bufferSize = integer("bufferSize", options.bufferSize ?? HEADROOM + BUFFER_ROOM, least, 65535);
-    const areas = align(native ? nativeBytes(this.ring) : virtioBytes(this.ring, options), LINE);
+    const bytes = native
+      ? nativeBytes(this.ring)
+      : onVdpdk
+        ? vdpdkBytes(this.ring)
+        : virtioBytes(this.ring, options);
+    const areas = align(bytes, LINE);
     const wanted = areas + (2 * this.ring + 64) * bufferSize;
     this.regionSize = Math.ceil((options.memory ?? wanted) / PAGE) * PAGE;
     const buffers = Math.min(65535, Math.floor((this.regionSize - areas) / bufferSize));
@@ -104,9 +114,9 @@ export class Guest {
     this.region = region.address;
     core.name(region.id, name);
     const memory = { core, name, region, regionSize: this.regionSize };
-    this.device = pciFunction
-      ? new NativeDevice(memory, this.ring, pciFunction)
-      : new VirtioDevice(memory, this.ring, this.attach === "iovtee", options);
+    if (pciFunction) this.device = new NativeDevice(memory, this.ring, pciFunction);
+    else if (onVdpdk) this.device = new VdpdkDevice(memory, this.ring, this.mac, options);
+    else this.device = new VirtioDevice(memory, this.ring, this.attach === "iovtee", options);
     const guest = core.place(Kind.GUEST, GuestLayout.SIZE, name, region.id);
     this.address = guest.address;
     core.setFields(this.address, {
@@ -122,10 +132,10 @@ export class Guest {
       [GuestLayout.burst]: integer("burst", options.burst ?? 32, 1, BURST_MAX),
     });
     // A net header ends where the frame begins, on a cache line of its own.
-    const header = native ? 0 : NetHeader.SIZE;
     const before = bufferSize >= HEADROOM + LINE ? HEADROOM - header : 0;
     const addr = this.region + areas + before;
     writePacket(core, this.address + GuestLayout.blank, { addr, len: bufferSize - before, index: 0 });
+    if (this.vdpdk) this.vdpdk.guest = this.address;
     this.start();
     core.setU32(this.address + GuestLayout.run, FUNCTIONS[options.run ?? "macswap"]);
     core.setU64(this.address + GuestLayout.mac, parseMac(this.mac));
@@ -137,6 +147,14 @@ export class Guest {
   /** Its virtio-net device, where it has one. */
   get virtio(): VirtioDevice | undefined {
     return this.device instanceof VirtioDevice ? this.device : undefined;
+  }
+  /** Its vDPDK device, where it has one. */
+  get vdpdk(): VdpdkDevice | undefined {
+    return this.device instanceof VdpdkDevice ? this.device : undefined;
+  }
+  /** The ethdev functions of its vDPDK device; nothing where it has none. */
+  get ethdev(): Ethdev | undefined {
+    return this.vdpdk && new Ethdev(this.host, this.vdpdk);
   }
   /** Device's sides of its virtqueues; 0 where it has none. */
   get rxVirtqueue(): number {

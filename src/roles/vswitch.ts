@@ -17,6 +17,7 @@ import { createMacTable, entriesFor } from "../core/mac-table.ts";
 import { parseMac } from "../mac.ts";
 import { integer, powerOfTwo } from "../options.ts";
 import type { FramePort } from "../ports/frame-port.ts";
+import { connected } from "./connected.ts";
 import { Guest } from "./guest.ts";
 import { Nic } from "./nic.ts";
 
@@ -44,9 +45,6 @@ export interface VSwitchOptions {
   /** Take notice of 802.1Q tags; ports are then set up with `VSwitch.vlan`. */
   vlanAware?: boolean;
 }
-
-/** What is connected, and to which switch: nobody else may take from its queues, on whichever lcore. */
-const connected = new WeakMap<Nic | Guest | FramePort, VSwitch>();
 
 const ON_WORKER =
   'where a function can\'t go; expected "learning" or a WebAssembly.Module, or the switch on the calling thread';
