@@ -228,7 +228,7 @@ export class VdpdkRx {
       const segments = Desc.segments(from, <u32>(all - from) / Packet.SIZE);
       const bytes = Desc.bytes(from, segments);
       const next = load<u32>(q, VdpdkQueue.next);
-      const k = VdpdkRx.buffers(q, spare, bytes, first);
+      const k = VdpdkQueues.runs(q) ? VdpdkRx.buffers(q, spare, bytes, first) : 0;
       if (k) {
         Copy.scatter(spare, 0, from, bytes, v128.load(headers));
         VdpdkRx.lengths(spare, k, bytes);
@@ -258,10 +258,9 @@ export class VdpdkRx {
       from += segments * Packet.SIZE;
     }
     if (!first) return;
-    if (VdpdkQueues.runs(q)) {
-      Sync.store<u32>(first + VdpdkDesc.len, firstWord);
-      VdpdkQueues.tell(q);
-    }
+    // Also where a later one has ended the queue: these are whole.
+    Sync.store<u32>(first + VdpdkDesc.len, firstWord);
+    VdpdkQueues.tell(q);
     VdpdkRx.count(q, copies, total);
     Count.add(q + VdpdkQueue.copies, copies);
     Count.add(q + VdpdkQueue.copiedBytes, total);

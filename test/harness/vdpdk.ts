@@ -43,7 +43,6 @@ export class RawGuest {
     this.rxRing = half;
     this.txRing = half + size * VdpdkDesc.SIZE;
     this.buffers = half + 2 * size * VdpdkDesc.SIZE;
-    host.core.bytes.fill(0, guest.region + half, guest.region + this.buffers);
     if (this.buffers + BUFFERS * BUFFER > guest.regionSize)
       throw new RangeError("memory: too small for a raw guest");
     this.setUp(offloads);
@@ -51,6 +50,8 @@ export class RawGuest {
 
   setUp({ rx = 0, tx = 0 }: { rx?: number; tx?: number } = {}): void {
     guestStop(this.guest);
+    const { region } = this.guest;
+    this.host.core.bytes.fill(0, region + this.rxRing, region + this.buffers);
     this.device.run(VdpdkCall.RX_SETUP, { ring: BigInt(this.rxRing), size: this.size, offloads: rx });
     this.device.run(VdpdkCall.TX_SETUP, { ring: BigInt(this.txRing), size: this.size, offloads: tx });
     this.device.run(VdpdkCall.RX_START);
