@@ -1067,9 +1067,8 @@ export enum VdpdkDriver {
   /** Next descriptor to post, the oldest that is posted. */
   next = 12,
   done = 16,
-  /** Position of the first descriptor that is posted and not shown yet, and its len and flags; 0: none. */
+  /** Address of the first descriptor that is posted and not shown yet; 0: none. */
   first = 20,
-  firstWord = 24,
   /** Offloads that are asked for of each sent frame, or known of received ones. */
   offloads = 28,
   /** Addresses of the words in the control page: the device wants a signal; the guest wants an interrupt. */

@@ -566,6 +566,7 @@ export class Pmd {
 
   /** Frees every sent buffer. */
   static txCleanAll(q: usize, lcore: u32): void {
+    Pmd.txClean(q, lcore);
     const ring: usize = load<u32>(q, TxQueue.ring);
     const mask = load<u32>(q, TxQueue.mask);
     const next = load<u32>(q, TxQueue.next);

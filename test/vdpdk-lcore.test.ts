@@ -1,6 +1,6 @@
 /** vDPDK on lcores: frames through pollers that sleep until they are signalled, calls from another thread, changes, deaths. */
 import { afterEach, expect, test } from "vitest";
-import { Lcore, Poller, VdpdkControl } from "../assembly/layout.ts";
+import { Lcore, Poller, RxQueue, VdpdkControl, VdpdkQueue } from "../assembly/layout.ts";
 import { type Guest, Host, LcoreError } from "../src/index.ts";
 import { astray, ether, IPV4, numbered, numberOf } from "./frames.ts";
 
@@ -127,9 +127,14 @@ test.each([true, false])("queues stop and start while lcores run; zero-copy %s",
     expect(ethdev?.stopQueue("rx")).toBe(true);
     ethdev?.startQueue("rx");
     ethdev?.startQueue("tx");
-    // The guest posts again what came back to it empty.
-    while ((r.host.stats().guests[0]?.posted ?? 0) < 64) await new Promise((resume) => setTimeout(resume, 1));
-    await new Promise((resume) => setTimeout(resume, 2));
+    // The guest posts again what came back to it empty, and the card gets it.
+    const own = r.host.core.u32((r.guest.vdpdk?.rxQueue ?? 0) + VdpdkQueue.card);
+    const posted = () => r.host.core.u32(own + RxQueue.posted) - r.host.core.u32(own + RxQueue.next);
+    for (const end = performance.now() + 5000; own && posted() === 0 && performance.now() < end; ) {
+      await new Promise((resume) => setTimeout(resume, 1));
+    }
+    // Copied, they only have to be there.
+    if (!own) await new Promise((resume) => setTimeout(resume, 20));
   }
   await stopped(r);
 });

@@ -24,10 +24,9 @@ export class VdpdkRing {
     return load<u32>(drv, VdpdkDriver.ring) + (i & load<u32>(drv, VdpdkDriver.mask)) * VdpdkDesc.SIZE;
   }
 
-  /** The burst's first descriptor waits until the others stand. */
-  @inline static hold(drv: usize, d: usize, word: u32): void {
+  /** The burst's first descriptor, written but for AVAIL, waits until the others stand. */
+  @inline static hold(drv: usize, d: usize): void {
     store<u32>(drv, <u32>d, VdpdkDriver.first);
-    store<u32>(drv, word, VdpdkDriver.firstWord);
   }
 
   /** Shows what was posted to the device, with one store; true if that wants to be told. */
@@ -35,7 +34,7 @@ export class VdpdkRing {
     const first: usize = load<u32>(drv, VdpdkDriver.first);
     if (!first) return false;
     store<u32>(drv, 0, VdpdkDriver.first);
-    Sync.store<u32>(first + VdpdkDesc.len, load<u32>(drv, VdpdkDriver.firstWord));
+    Sync.store<u32>(first + VdpdkDesc.len, load<u32>(first, VdpdkDesc.len) | AVAIL);
     if (!Sync.load<u32>(load<u32>(drv, VdpdkDriver.wantsSignal))) return false;
     Count.add(drv + VdpdkDriver.kicks, 1);
     Doorbell.ring(load<u32>(drv, VdpdkDriver.bell));
@@ -113,8 +112,9 @@ export class VdpdkPmd {
     const done = load<u32>(drv, VdpdkDriver.done);
     const next = load<u32>(drv, VdpdkDriver.next);
     let n = min(max, load<u32>(g, Guest.freeCount));
-    let first: usize = 0;
-    let firstWord: u32 = 0;
+    // The first of what isn't shown yet waits.
+    const held = load<u32>(drv, VdpdkDriver.first);
+    let avail: u32 = held ? AVAIL : 0;
     let at = done;
     while (n && at != next) {
       const slot = at & mask;
@@ -133,11 +133,8 @@ export class VdpdkPmd {
         free -= Packet.SIZE;
         store<u64>(d, load<u32>(free) - region);
         store<u64>(d, <u64>load<u16>(free, Packet.index), VdpdkDesc.cookie);
-        if (first) store<u64>(d, load<u16>(free, Packet.len) | AVAIL, VdpdkDesc.len);
-        else {
-          first = d;
-          firstWord = load<u16>(free, Packet.len) | AVAIL;
-        }
+        store<u64>(d, load<u16>(free, Packet.len) | avail, VdpdkDesc.len);
+        avail = AVAIL;
       }
       const some = straight - <u32>(stop - to) / Packet.SIZE;
       at += some;
@@ -145,35 +142,26 @@ export class VdpdkPmd {
       if (to == stop) continue;
       if (!load<u32>(d, VdpdkDesc.len)) {
         // It comes back empty from a queue that was stopped: posted again.
-        if (first) store<u32>(d, room | AVAIL, VdpdkDesc.len);
-        else {
-          first = d;
-          firstWord = room | AVAIL;
-        }
+        store<u32>(d, room | avail, VdpdkDesc.len);
+        avail = AVAIL;
         at++;
         continue;
       }
       // A frame of several segments, or one of which more is known.
       const segments = VdpdkPmd.receivedMany(drv, g, at, to, min(n, next - at), free);
       if (!segments) break;
-      if (!first) {
-        first = VdpdkRing.descriptor(drv, at);
-        firstWord = load<u16>(free - Packet.SIZE, Packet.len) | AVAIL;
-      } else {
-        const p = VdpdkRing.descriptor(drv, at);
-        store<u32>(p, load<u16>(free - Packet.SIZE, Packet.len) | AVAIL, VdpdkDesc.len);
-      }
+      store<u32>(d, load<u16>(free - Packet.SIZE, Packet.len) | avail, VdpdkDesc.len);
+      avail = AVAIL;
       free -= segments * Packet.SIZE;
       to += segments * Packet.SIZE;
       at += segments;
       n -= segments;
     }
-    if (first) {
+    if (at != done) {
       store<u32>(g, <u32>(free - pool) / Packet.SIZE, Guest.freeCount);
       store<u32>(drv, at, VdpdkDriver.done);
       store<u32>(drv, next + at - done, VdpdkDriver.next);
-      if (!load<u32>(drv, VdpdkDriver.first)) VdpdkRing.hold(drv, first, firstWord);
-      else store<u32>(first, firstWord, VdpdkDesc.len);
+      if (!held) VdpdkRing.hold(drv, VdpdkRing.descriptor(drv, done));
       VdpdkRing.publish(drv);
     }
     return <u32>(to - begin) / Packet.SIZE;
@@ -239,27 +227,31 @@ export class VdpdkPmd {
     const region = load<u32>(load<u32>(drv, VdpdkDriver.guest), Guest.region);
     const asked = writable ? 0 : (<u64>load<u32>(drv, VdpdkDriver.offloads)) << 32;
     n = Desc.whole(from, n, VdpdkRing.room(drv));
-    let left = n;
-    while (left) {
-      const slot = (next + n - left) & mask;
-      const straight = min(left, mask + 1 - slot);
-      let d: usize = load<u32>(drv, VdpdkDriver.ring) + slot * VdpdkDesc.SIZE;
+    if (!n) return 0;
+    // The first of what isn't shown yet waits.
+    let avail: u32 = load<u32>(drv, VdpdkDriver.first) ? AVAIL : 0;
+    const held = avail;
+    const ring: usize = load<u32>(drv, VdpdkDriver.ring);
+    let d: usize = ring + (next & mask) * VdpdkDesc.SIZE;
+    const first = d;
+    for (let left = n; left; ) {
+      const straight = min(left, mask + 1 - <u32>(d - ring) / VdpdkDesc.SIZE);
       for (const stop = d + straight * VdpdkDesc.SIZE; d != stop; d += VdpdkDesc.SIZE, from += Packet.SIZE) {
         const low = load<u64>(from);
-        const owner = load<u16>(from, Packet.owner);
+        const high = load<u64>(from, Packet.owner);
+        const owner = high & 0xffff;
         // MORE and NEXT mean the same, two bits apart.
-        const word = ((low >> 32) & 0xffff) | AVAIL | ((low >> 30) & NEXT) | asked | ((<u64>owner) << 32);
+        const word = ((low >> 32) & 0xffff) | avail | ((low >> 30) & NEXT) | asked | (owner << 32);
         store<u64>(d, <u64>(<u32>low - region));
-        store<u64>(d, <u64>load<u16>(from, Packet.index), VdpdkDesc.cookie);
-        if (owner) store<u16>(d, load<u16>(from, Packet.mark), VdpdkDesc.tci);
-        if (load<u32>(drv, VdpdkDriver.first)) store<u64>(d, word, VdpdkDesc.len);
-        else {
-          VdpdkRing.hold(drv, d, <u32>word);
-          store<u32>(d, <u32>(word >> 32), VdpdkDesc.offload);
-        }
+        store<u64>(d, (high >> 16) & 0xffff, VdpdkDesc.cookie);
+        if (owner) store<u16>(d, <u16>(high >> 48), VdpdkDesc.tci);
+        store<u64>(d, word, VdpdkDesc.len);
+        avail = AVAIL;
       }
       left -= straight;
+      d = ring;
     }
+    if (!held) VdpdkRing.hold(drv, first);
     store<u32>(drv, next + n, VdpdkDriver.next);
     return n;
   }
