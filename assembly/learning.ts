@@ -365,7 +365,10 @@ export class Learning {
     const p = sw + Switch.packets + <u32>load<u16>(sw + Switch.first + f * 2) * Packet.SIZE;
     if (Objects.kind(load<u16>(p, Packet.owner)) != Kind.MAPPING) return false;
     const mark = <u32>load<u16>(p, Packet.mark);
-    return mark - 1 >= load<u32>(sw, Switch.ports) || !Learning.member(load<u32>(load<u32>(sw, Switch.table) + (mark - 1) * 4), vlan);
+    return (
+      mark - 1 >= load<u32>(sw, Switch.ports) ||
+      !Learning.member(load<u32>(load<u32>(sw, Switch.table) + (mark - 1) * 4), vlan)
+    );
   }
 
   @inline static member(port: usize, vlan: u32): bool {

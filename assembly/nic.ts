@@ -14,7 +14,9 @@
 import { Count } from "./count";
 import { Objects } from "./directory";
 import { Doorbell } from "./doorbell";
+import { Toeplitz } from "./hash";
 import {
+  FlowKey,
   FRAME_MAX,
   FRAME_MIN,
   FRAME_ROOM,
