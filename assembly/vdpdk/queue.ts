@@ -8,8 +8,8 @@ import { Sync } from "../sync";
 const AVAIL: u32 = (<u32>VdpdkFlag.AVAIL) << 16;
 /** Flags of a descriptor whose buffer the card has. */
 export const HELD: u32 = VdpdkFlag.AVAIL | VdpdkFlag.ATTACHED;
-/** Frames that are moved in one turn. */
-export const VDPDK_BURST: u32 = 32;
+/** Frames that are moved in one turn, as in vMux. */
+export const VDPDK_BURST: u32 = 128;
 
 export class VdpdkQueues {
   @inline static descriptor(q: usize, i: u32): usize {
