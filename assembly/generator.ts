@@ -4,7 +4,7 @@
  * MAC addresses, or it is counted as lost, duplicated, reordered or corrupt.
  */
 import { Count } from "./count";
-import { Generated, Generator, Packet, PacketFlag } from "./layout";
+import { Generated, Generator, Nic, Packet, PacketFlag } from "./layout";
 import { Card } from "./nic";
 import { Parse } from "./parse";
 import { Wire } from "./wire";
@@ -59,6 +59,15 @@ export class Gen {
       const p = Card.txDescriptor(nic, i);
       let frame: usize = load<u32>(p, Packet.addr);
       let len = <u32>load<u16>(p, Packet.len);
+      if (load<u16>(p, Packet.flags) & PacketFlag.TX_OFFLOADS) {
+        for (let k: u32 = 0; ; k++, frames++) {
+          len = Card.assemble(nic, i, k);
+          if (!len) break;
+          Gen.check(gen, load<u32>(nic, Nic.assembly), len);
+        }
+        while (load<u16>(Card.txDescriptor(nic, i++), Packet.flags) & PacketFlag.MORE) {}
+        continue;
+      }
       i++;
       if (load<u16>(p, Packet.flags) & PacketFlag.MORE) {
         const scratch: usize = load<u32>(gen, Generator.scratch);

@@ -21,6 +21,8 @@ import { Card, Pmd } from "./nic";
 import { Rings } from "./ring";
 import { RteFlows } from "./rteflow";
 import { Switching } from "./switch";
+import { VdpdkDevices } from "./vdpdk/device";
+import { VdpdkRx } from "./vdpdk/rx";
 import { Device } from "./virtqueue/device";
 import { Wire } from "./wire";
 
@@ -220,4 +222,28 @@ export function countFlows(table: usize): void {
 /** The key (FlowMatch.WITH_OFFSETS bytes) of the first `have` of a frame's `len` bytes. */
 export function extractKey(frame: usize, have: u32, len: u32, inPort: u32, key: usize): void {
   Key.extract(frame, have, len, inPort, key);
+}
+
+// vDPDK
+
+/** Runs the call in the control page of device `dev`; returns its status, 0 or a negative error number. */
+export function callVdpdk(dev: usize): i32 {
+  return VdpdkDevices.call(dev);
+}
+/** Gives the card what the guest has posted to receive into, of a receive queue that has one of the card's. */
+export function refillVdpdk(queue: usize): void {
+  VdpdkRx.fill(queue);
+}
+/** Rings for a poller, as who has work for it does. */
+export function ringFor(poller: usize): void {
+  Doorbell.ring(poller);
+}
+/** The guest is reset: no byte of its memory is written any more. */
+export function resetVdpdk(dev: usize): void {
+  VdpdkDevices.reset(dev);
+}
+
+/** Frame `k` of those that the card makes of the one at its queued descriptor `i`: to `Nic.assembly`. Returns its bytes, or 0. */
+export function assemble(nic: usize, i: u32, k: u32): u32 {
+  return Card.assemble(nic, i, k);
 }

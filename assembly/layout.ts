@@ -76,6 +76,10 @@ export enum Kind {
   LCORE = 16,
   PCI_FUNCTION = 24,
   VEB = 25,
+  VDPDK = 27,
+  VDPDK_DEVICE = 28,
+  VDPDK_RX = 29,
+  VDPDK_TX = 30,
   FLOW_TABLE = 26,
   RTE_FLOW_TABLE = 32,
   NETMAP_RING = 40,
@@ -118,6 +122,41 @@ export enum PacketFlag {
   REST = 4,
   /** On its way into a switch: the sender's address isn't learned from this frame (netmap's NS_NO_LEARN). */
   NO_LEARN = 32,
+  /**
+   * In a frame's first transmit descriptor: what the card is to do before it sends it. `room` is then the bytes of payload
+   * in each segment of TCP, `mark` the VLAN tag.
+   */
+  TX_IPV4_CHECKSUM = 8,
+  TX_L4_CHECKSUM = 16,
+  TX_TSO = 64,
+  TX_VLAN = 8192,
+  TX_OFFLOADS = 8280,
+  /** In a frame's first received descriptor, where its queue asks for that: what the card found. `mark` is the VLAN tag. */
+  RX_IPV4_GOOD = 128,
+  RX_IPV4_BAD = 256,
+  RX_L4_GOOD = 512,
+  RX_L4_BAD = 1024,
+  RX_VLAN = 2048,
+  RX_HASH = 4096,
+  RX_OFFLOADS = 8064,
+}
+
+/** What a card, or the host in its place, does to frames: DPDK's RTE_ETH_RX_OFFLOAD and RTE_ETH_TX_OFFLOAD. */
+export enum Offload {
+  /** Received: verified; sent: filled in. */
+  IPV4_CHECKSUM = 1,
+  UDP_CHECKSUM = 2,
+  TCP_CHECKSUM = 4,
+  /** Sent: cuts TCP's payload into frames. */
+  TSO = 8,
+  /** Received: the outer tag is taken off; sent: put on. */
+  VLAN = 16,
+  /** Received: the hash of the frame's flow. */
+  RSS = 32,
+  /** A frame may stand in several buffers. */
+  MULTI_SEGMENT = 64,
+  CHECKSUMS = 7,
+  ALL = 127,
 }
 
 /** Entries of the indirection table of RSS. */
@@ -237,6 +276,12 @@ export enum Nic {
   /** Frames that an rte_flow rule dropped; that the driver had to drop, since the ring to their queue was full. */
   rxFlowDrop = 208,
   rxFlowFull = 216,
+  /** What the card can do by itself, in bits of `Offload`; and where it puts together what it changes before it's sent. */
+  offloads = 48,
+  assembly = 52,
+  /** u64 counters: frames that it has done something to by itself, received and sent; those that it could not. */
+  offloaded = 240,
+  txMalformed = 248,
   SIZE = 256,
 }
 
@@ -286,6 +331,8 @@ export enum RxQueue {
   brought = 52,
   /** The bridge that takes from it instead of a switch, or 0. */
   bridge = 60,
+  /** 1: its buffers are a guest's own, of a vDPDK device. */
+  guest = 56,
   running = 64,
   head = 68,
   /** First descriptor of the burst being written; published last. */
@@ -297,6 +344,10 @@ export enum RxQueue {
   tailCache = 96,
   /** The card has had no descriptor for a frame since it last raised an interrupt. */
   missed = 100,
+  /** What the card does to its frames, in bits of `Offload`. */
+  offloads = 112,
+  /** 1: the card gives it a copy of each frame to a group of stations. */
+  groups = 116,
   /** u64 counter: interrupts that the card raised when a burst arrived. */
   interrupts = 104,
   next = 128,
@@ -323,10 +374,14 @@ export enum TxQueue {
   /** 1: the card's side sleeps, and wants to be told of new descriptors; and the poller to ring for, or 0. */
   armed = 12,
   bell = 16,
+  /** The poller that is rung for when something has been sent, or 0. */
+  doneBell = 20,
   head = 64,
   next = 128,
   clean = 132,
   tail = 192,
+  /** 1: the driver sleeps, and wants an interrupt when something has been sent. */
+  doneArmed = 196,
   SIZE = 256,
 }
 
@@ -981,6 +1036,282 @@ export const OWNED_BY_HOST = 0;
 export const OWNED_BY_GUEST = 1;
 
 /**
+ * vDPDK: a network device that is the DPDK interface of the host's card (vMux). In the guest's region, from address 0:
+ *
+ *     | control page | receive ring | transmit ring | buffers ... |
+ *
+ * A descriptor of a ring, 32 bytes. AVAIL alone says whose it is: set, the device's; clear, the guest's. There are no
+ * head and tail registers. Each side writes a burst's first descriptor last, so that the other, which looks at them in
+ * order, sees none of the burst before all of it.
+ *
+ *     0       8     10      12        16       24    26    28     32
+ *     | addr  | len | flags | offload | cookie | tci | mss | hash |
+ *       u64     u16   u16     u32       u64      u16   u16   u32
+ */
+export enum VdpdkDesc {
+  /** Guest address of the buffer. */
+  addr = 0,
+  /** Bytes in it; of one to be received into, its room. */
+  len = 8,
+  flags = 10,
+  /** To send: bits of `Offload` that are asked for. Received: what is known, as PacketFlag.RX_OFFLOADS. */
+  offload = 12,
+  /** The guest's own; the device leaves it as it is. */
+  cookie = 16,
+  /** VLAN tag that is put on, or was taken off. */
+  tci = 24,
+  /** With Offload.TSO: bytes of payload in each frame. */
+  mss = 26,
+  /** RSS hash of a received frame. */
+  hash = 28,
+  SIZE = 32,
+}
+
+export enum VdpdkFlag {
+  AVAIL = 1,
+  /** Written by the device: the card has the buffer. */
+  ATTACHED = 2,
+  /** The next descriptor continues this frame. */
+  NEXT = 4,
+}
+
+/** Most descriptors of one sent frame. */
+export const VDPDK_SEGMENTS = 64;
+/** Shortest buffer that the device receives into. */
+export const VDPDK_BUFFER_MIN = 64;
+
+/**
+ * The control page: arguments of a call, then one access that the device traps runs it. Where the device is on another
+ * thread that is a kick: `request` moves on, and `answered` follows when `status` and the results are there.
+ *
+ *     line 0  call | status | request | answered
+ *     line 1  arguments      line 2, 3  results
+ *     line 4  what the guest wants an interrupt for     line 5  what the device wants a signal for
+ */
+export enum VdpdkControl {
+  call = 0,
+  /** 0 or a negative VdpdkStatus. */
+  status = 4,
+  request = 8,
+  answered = 12,
+  /** u32 queue number; u64 guest address of the ring; u32 its descriptors; u32 bits of `Offload`. */
+  queue = 64,
+  ring = 72,
+  size = 80,
+  offloads = 84,
+  /** FLOW_CREATE: the rule; FLOW_DESTROY: its number. */
+  rule = 88,
+  results = 128,
+  /** u32 each, written by the guest: 1 while it sleeps. */
+  rxWantsInterrupt = 256,
+  txWantsInterrupt = 260,
+  /** u32 each, written by the device: 1 while its poller sleeps. */
+  rxWantsSignal = 320,
+  txWantsSignal = 324,
+  SIZE = 4096,
+}
+
+export enum VdpdkCall {
+  INFO = 1,
+  MAC = 2,
+  RX_SETUP = 3,
+  RX_START = 4,
+  RX_STOP = 5,
+  TX_SETUP = 6,
+  TX_START = 7,
+  TX_STOP = 8,
+  FLOW_CREATE = 9,
+  FLOW_DESTROY = 10,
+  STATS = 11,
+}
+
+/** Status of a call, as ethdev's: Linux's error numbers. */
+export enum VdpdkStatus {
+  OK = 0,
+  /** Not yet: the card still holds buffers of the queue. The call is made again. */
+  AGAIN = -11,
+  /** An address outside the guest's memory. */
+  FAULT = -14,
+  /** Not in the state that the queue is in. */
+  BUSY = -16,
+  INVALID = -22,
+  UNKNOWN_CALL = -38,
+  NOT_SUPPORTED = -95,
+}
+
+/** Results of INFO, from `VdpdkControl.results` on. */
+export enum VdpdkInfo {
+  mtu = 0,
+  rxQueues = 4,
+  txQueues = 8,
+  /** Most and fewest descriptors of a ring. */
+  ringMax = 12,
+  ringMin = 16,
+  /** Offloads that can be asked for, and those of them that the card does by itself. */
+  rxOffloads = 20,
+  txOffloads = 24,
+  rxNative = 28,
+  txNative = 32,
+  rssTable = 36,
+  segments = 40,
+  /** 1: the card takes flow rules. */
+  flows = 44,
+}
+
+/** Results of STATS, u64 each. */
+export enum VdpdkStats {
+  rxPackets = 0,
+  rxBytes = 8,
+  rxMissed = 16,
+  txPackets = 24,
+  txBytes = 32,
+  emulated = 40,
+}
+
+/** Why a queue was stopped for good, until the guest sets it up anew. */
+export enum VdpdkRefusal {
+  NONE = 0,
+  /** A buffer that leaves the guest's region. */
+  OUT_OF_REGION = 1,
+  /** One of no byte, too small to receive into, or a frame that is too short or too long. */
+  LENGTH = 2,
+  /** A frame of more descriptors than VDPDK_SEGMENTS or than the ring has. */
+  CHAIN = 3,
+  /** A descriptor that the device had was changed by the guest. */
+  STALE = 4,
+  /** An offload that wasn't asked for at set-up, or that doesn't fit the frame. */
+  OFFLOAD = 5,
+  COUNT = 6,
+}
+
+export enum VdpdkState {
+  EMPTY = 0,
+  /** It has a ring. */
+  STOPPED = 1,
+  RUNNING = 2,
+  /** It takes nothing more, and waits for the card. */
+  STOPPING = 3,
+}
+
+/** The device's side of a ring: host memory. Kind VDPDK_RX or VDPDK_TX. */
+export enum VdpdkQueue {
+  id = 0,
+  device = 4,
+  /** The guest's region. */
+  base = 8,
+  limit = 12,
+  ring = 16,
+  mask = 20,
+  state = 24,
+  /** 0, or the VdpdkRefusal that stopped it. */
+  broken = 28,
+  /** The card's queue: RxQueue of its own, or 0 where frames are copied to it; TxQueue. */
+  card = 32,
+  zeroCopy = 36,
+  /** Offloads that the guest has asked for, and those of them that the host does in the card's place. */
+  offloads = 40,
+  emulates = 44,
+  /** The guest's poller, and addresses of its word that says that it wants to be rung for, and of ours. */
+  bell = 48,
+  wantsInterrupt = 52,
+  wantsSignal = 56,
+  /** Next descriptor to take from the guest; the oldest that it hasn't got back. */
+  next = 64,
+  done = 68,
+  /** Sent by the card and not given back yet; below 0: of before the guest set the queue up anew. */
+  freed = 72,
+  /** Descriptors among those not given back that the card hasn't got, since their frames were copied. */
+  copied = 76,
+  /** u64 counters. */
+  packets = 80,
+  bytes = 88,
+  copies = 96,
+  copiedBytes = 104,
+  /** Frames that the host changed or checked in the card's place, and their bytes. */
+  emulated = 112,
+  emulatedBytes = 120,
+  notifications = 128,
+  /** Frames dropped: the guest has posted too few buffers, or the card has no room; no host buffer; the queue isn't running. */
+  droppedFull = 136,
+  droppedNoBuffer = 144,
+  droppedDown = 152,
+  /** u64 counters by VdpdkRefusal. */
+  refusals = 160,
+  /** u8 for each descriptor of a transmit ring: 1 for those that `copied` counts. */
+  marks = 256,
+  SIZE = 1280, // marks + QUEUE_MAX
+}
+
+/** A vDPDK device: one guest's. */
+export enum VdpdkDevice {
+  id = 0,
+  base = 4,
+  limit = 8,
+  /** Address of the control page. */
+  control = 12,
+  rx = 16,
+  tx = 20,
+  /** The card, or 0 while it has none. */
+  nic = 24,
+  /** `request` as it was answered last. */
+  served = 28,
+  mac = 32,
+  /** u64 counters: calls, and those that failed. */
+  calls = 40,
+  failed = 48,
+  /** What serves it. */
+  vmux = 56,
+  SIZE = 64,
+}
+
+/** What serves the vDPDK devices of a card: vMux. */
+export enum Vdpdk {
+  id = 0,
+  nic = 4,
+  /** The card's queue whose frames are for several guests, and are copied. */
+  shared = 8,
+  pool = 12,
+  lcore = 16,
+  devices = 20,
+  /** u32 addresses of the devices. A filter's mark is 1 + a device's place here. */
+  table = 24,
+  /** u64 counters: frames from the shared queue, and those that no guest wants. */
+  packets = 32,
+  unwanted = 40,
+  /** Scratch: a burst's descriptors, the first 16 bytes of each frame, buffers for it, a frame that is put together. */
+  burst = 64,
+  headers = 24640, // burst + BURST_DESCRIPTORS * Packet.SIZE
+  spare = 28736, // headers + BURST_MAX * 16
+  frame = 53312, // spare + BURST_DESCRIPTORS * Packet.SIZE
+  DEVICES_MAX = 512,
+  SIZE = 62464, // frame + FRAME_ROOM and a line for a VLAN tag
+}
+
+/** The guest's driver of a vDPDK ring: its private memory. Its buffers are told by cookies, their numbers. */
+export enum VdpdkDriver {
+  guest = 0,
+  ring = 4,
+  mask = 8,
+  /** Next descriptor to post, the oldest that is posted. */
+  next = 12,
+  done = 16,
+  /** Address of the first descriptor that is posted and not shown yet; 0: none. */
+  first = 20,
+  /** Offloads that are asked for of each sent frame, or known of received ones. */
+  offloads = 28,
+  /** Addresses of the words in the control page: the device wants a signal; the guest wants an interrupt. */
+  wantsSignal = 32,
+  wantsInterrupt = 36,
+  /** Poller of the device's. */
+  bell = 40,
+  /** u64 counters: signals sent; descriptors with a cookie that is no buffer's; received frames with a wrong checksum. */
+  kicks = 48,
+  badCookies = 56,
+  badChecksums = 64,
+  SIZE = 128,
+}
+
+/**
  * A guest: a region, its network driver and a network function.
  *
  * In the region, from guest address 0, with virtio-net:
@@ -1157,6 +1488,7 @@ export enum PortKind {
   RING = 3,
   /** A netmap port: `to` and `from` are host's sides of its rings (layout: `Kring`). */
   NETMAP = 4,
+  VDPDK = 8,
 }
 
 /** Why a frame was dropped at a port. */

@@ -32,6 +32,9 @@ import { Krings } from "./netmap/kring";
 import { Card, Pmd } from "./nic";
 import { Switching } from "./switch";
 import { Sync } from "./sync";
+import { Vmux } from "./vdpdk/device";
+import { VdpdkQueues } from "./vdpdk/queue";
+import { VdpdkRx } from "./vdpdk/rx";
 import { Device } from "./virtqueue/device";
 import { Drivers } from "./virtqueue/driver";
 import { Wire } from "./wire";
@@ -50,10 +53,11 @@ export class Lcores {
     const sw: usize = load<u32>(p, Poller.owner);
     const kind = load<u32>(p, Poller.kind);
     if (kind == Kind.GUEST) return Guests.poll(addr);
+    if (kind == Kind.PORT) return Switching.pollPort(sw, addr);
+    if (kind == Kind.RX_QUEUE) return Switching.pollQueue(sw, load<u32>(addr, RxQueue.port), addr);
     if (kind == Kind.BRIDGE) return Bridges.poll(addr);
-    return kind == Kind.PORT
-      ? Switching.pollPort(sw, addr)
-      : Switching.pollQueue(sw, load<u32>(addr, RxQueue.port), addr);
+    if (kind == Kind.VDPDK_RX) return VdpdkRx.poll(sw, addr);
+    return kind == Kind.VDPDK_TX ? Vmux.pollTx(sw, addr) : Vmux.poll(addr);
   }
 
   /** What was rung for, and one turn of every poller. Returns the frames moved. */
@@ -322,11 +326,15 @@ export class Lcores {
     if (what == Kind.GUEST) Guests.arm(addr, on);
     else if (what == Kind.BRIDGE) Bridges.arm(addr, on);
     else if (what == Kind.RX_QUEUE) Lcores.armQueue(addr, on);
+    else if (what == Kind.VDPDK) Vmux.armShared(addr, on);
+    else if (what == Kind.VDPDK_RX) Vmux.armRx(addr, on);
+    else if (what == Kind.VDPDK_TX) VdpdkQueues.arm(addr, on);
     else if (load<u32>(addr, Port.kind) == PortKind.NETMAP) Lcores.armNetmap(addr, on);
     else if (load<u32>(addr, Port.kind) == PortKind.VHOST) {
       const vq: usize = load<u32>(addr, Port.from);
       if (Device.isUsable(vq)) Device.arm(vq, on);
-    } else Sync.store<u32>(load<u32>(addr, Port.from) + Ring.armed, u32(on));
+    } else if (load<u32>(addr, Port.kind) == PortKind.VDPDK) VdpdkQueues.arm(load<u32>(addr, Port.from), on);
+    else Sync.store<u32>(load<u32>(addr, Port.from) + Ring.armed, u32(on));
   }
 
   /** Whether it is a port whose guest's buffers a card has to send (zero-copy transmit). */
@@ -339,7 +347,7 @@ export class Lcores {
 
   /** A card's receive queue that is mapped, and has too few of the guest's buffers, waits for those as well. */
   static armQueue(q: usize, on: bool): void {
-    Sync.store<u32>(q + RxQueue.armed, on ? Card.mask(load<u32>(q, RxQueue.next)) : 0);
+    Card.arm(q, on);
     const mapping: usize = load<u32>(q, RxQueue.mapping);
     if (!mapping) return;
     const vq: usize = load<u32>(mapping, Mapping.virtqueue);
@@ -364,7 +372,8 @@ export class Lcores {
       const mapping: usize = load<u32>(addr, RxQueue.mapping);
       return mapping ? Device.cursor(load<u32>(mapping, Mapping.virtqueue)) : 0;
     }
-    if (what == Kind.BRIDGE) return 0;
+    // Whose a vDPDK descriptor is, or a bridge's slot, doesn't depend on how far anyone is.
+    if (what != Kind.PORT) return 0;
     return load<u32>(addr, Port.kind) == PortKind.VHOST ? Device.cursor(load<u32>(addr, Port.from)) : 0;
   }
 

@@ -14,22 +14,29 @@
 import { Count } from "./count";
 import { Objects } from "./directory";
 import { Doorbell } from "./doorbell";
+import { Toeplitz } from "./hash";
 import {
+  FlowKey,
   FRAME_MAX,
   FRAME_MIN,
+  FRAME_ROOM,
   Kind,
   MacEntry,
   Nic,
+  Offload,
   Packet,
   PacketFlag,
   RteFlowFate,
   RteFlowTable,
   RxQueue,
   TxQueue,
+  VDPDK_SEGMENTS,
+  VdpdkQueue,
   Virtqueue,
 } from "./layout";
 import { Macs } from "./mactable";
 import { Mempool } from "./mempool";
+import { Offloads } from "./offload";
 import { Desc } from "./packet";
 import { Parse } from "./parse";
 import { Rings } from "./ring";
@@ -121,12 +128,33 @@ export class Card {
       Count.add(nic + Nic.rxFlowDrop, 1);
       return false;
     }
-    const q = Card.rxQueue(nic, steered & 0xffff);
+    const taken = Card.deliverTo(nic, Card.rxQueue(nic, steered & 0xffff), frame, len, steered >> 16);
+    if (!(load<u8>(frame) & 1)) return taken;
+    return Card.replicate(nic, steered & 0xffff, frame, len) || taken;
+  }
+
+  /** A copy of a frame to a group of stations for each other queue that asks for those. True if one got it. */
+  static replicate(nic: usize, but: u32, frame: usize, len: u32): bool {
+    const n = load<u32>(nic, Nic.rxQueues);
+    let taken = false;
+    for (let i: u32 = 0; i < n; i++) {
+      const q = Card.rxQueue(nic, i);
+      if (i == but || !load<u32>(q, RxQueue.groups)) continue;
+      if (Card.deliverTo(nic, q, frame, len, 0)) taken = true;
+    }
+    return taken;
+  }
+
+  /** Into queue `q`, with `mark`. */
+  @inline static deliverTo(nic: usize, q: usize, frame: usize, len: u32, mark: u32): bool {
     if (!load<u32>(q, RxQueue.running) && !Card.start(q)) {
       Count.add(nic + Nic.rxStopped, 1);
       return false;
     }
-    if (!Card.write(q, frame, len, steered >> 16)) {
+    const done = load<u32>(q, RxQueue.offloads)
+      ? Card.writeOffloaded(nic, q, frame, len)
+      : Card.write(q, frame, len, mark);
+    if (!done) {
       Count.add(nic + Nic.rxNoBuffer, 1);
       Count.add(q + RxQueue.noBuffer, 1);
       store<u32>(q, 1, RxQueue.missed);
@@ -139,6 +167,41 @@ export class Card {
   static start(q: usize): bool {
     if (!Sync.load<u32>(q + RxQueue.enabled)) return false;
     Sync.store<u32>(q + RxQueue.running, 1);
+    return true;
+  }
+
+  /**
+   * What the queue asks for besides: what is found of the checksums goes to the flags of the frame's first descriptor, a
+   * tag that is taken off to `mark`, the flow's hash to where owner and index are in others.
+   */
+  static writeOffloaded(nic: usize, q: usize, frame: usize, len: u32): bool {
+    const offloads = load<u32>(q, RxQueue.offloads);
+    const first = load<u32>(q, RxQueue.head);
+    let flags: u32 = 0;
+    let tci: u32 = 0;
+    let hash: u32 = 0;
+    if (offloads & Offload.CHECKSUMS) {
+      const whole = nic + Nic.scratch;
+      v128.store(whole, Desc.make(<u32>frame, len, 0, 0, 0, 0, 0));
+      flags = Offloads.verify(whole, len) & Offloads.checksums(offloads);
+    }
+    if (offloads & Offload.RSS && Parse.flow(frame, len, nic + Nic.scratch)) {
+      flags |= PacketFlag.RX_HASH;
+      hash = Toeplitz.flow(load<u32>(nic, Nic.rssKey), nic + Nic.scratch, nic + Nic.scratch + FlowKey.SIZE);
+    }
+    const tagged = (offloads & Offload.VLAN) != 0 && len >= 18 && Parse.be16(frame + 12) == 0x8100;
+    if (tagged) {
+      flags |= PacketFlag.RX_VLAN;
+      tci = Parse.be16(frame + 14);
+      // The tag goes away: what is behind it is written behind the addresses.
+      if (!Card.write(q, frame + 4, len - 4, tci)) return false;
+      const p = load<u32>(q, RxQueue.ring) + (first & load<u32>(q, RxQueue.mask)) * Packet.SIZE;
+      memory.copy(load<u32>(p, Packet.addr), frame, 12);
+    } else if (!Card.write(q, frame, len, 0)) return false;
+    const p = load<u32>(q, RxQueue.ring) + (first & load<u32>(q, RxQueue.mask)) * Packet.SIZE;
+    store<u16>(p, load<u16>(p, Packet.flags) | <u16>flags, Packet.flags);
+    if (flags & PacketFlag.RX_HASH) store<u32>(p, hash, Packet.owner);
+    if (flags) Count.add(nic + Nic.offloaded, 1);
     return true;
   }
 
@@ -214,6 +277,11 @@ export class Card {
     return (next << 1) | 1;
   }
 
+  /** The driver is about to sleep (`on`), and wants an interrupt for what it hasn't taken; or polls again. */
+  @inline static arm(q: usize, on: bool): void {
+    Sync.store<u32>(q + RxQueue.armed, on ? Card.mask(load<u32>(q, RxQueue.next)) : 0);
+  }
+
   /** Raises the interrupt and masks it, unless somebody else has done so since `armed` was read. */
   @inline static interrupt(q: usize, armed: u32, counter: u32): void {
     if (Sync.cas(q + RxQueue.armed, armed, 0) != armed) return;
@@ -243,6 +311,31 @@ export class Card {
     return load<u32>(q, TxQueue.ring) + slot * Packet.SIZE;
   }
 
+  /**
+   * Frame `k` of those that the card makes of the frame at queued descriptor `i`, as its flags ask for: to `Nic.assembly`.
+   * Returns its bytes; 0 behind the last one, or where the card can't do it.
+   */
+  static assemble(nic: usize, i: u32, k: u32): u32 {
+    const to: usize = load<u32>(nic, Nic.assembly);
+    const list = to + FRAME_ROOM;
+    const first = v128.load(Card.txDescriptor(nic, i));
+    let n: u32 = 0;
+    let bytes: u32 = 0;
+    for (let more: u32 = 1; more && n < <u32>VDPDK_SEGMENTS; n++) {
+      const d = v128.load(Card.txDescriptor(nic, i + n));
+      v128.store(list + n * Packet.SIZE, d);
+      bytes += Desc.len(d);
+      more = Desc.flags(d) & PacketFlag.MORE;
+    }
+    const flags = Desc.flags(first) & PacketFlag.TX_OFFLOADS;
+    const mss = Desc.room(first);
+    const plan = Offloads.plan(to, list, bytes, flags, mss);
+    if (!plan && !k) Count.add(nic + Nic.txMalformed, 1);
+    if (k >= (plan & 0xffff)) return 0;
+    Count.add(nic + Nic.offloaded, 1);
+    return Offloads.frame(to, list, bytes, flags, mss, Desc.mark(first), plan, k);
+  }
+
   /** The first `n` queued descriptors have been sent: sets their DONE, in order, so that each tells of those before it. */
   static transmitted(nic: usize, n: u32): void {
     if (!n) return;
@@ -259,6 +352,7 @@ export class Card {
     store<u32>(q, load<u32>(q, TxQueue.head) + n, TxQueue.head);
     Count.add(nic + Nic.txPackets, frames);
     Count.add(nic + Nic.txBytes, bytes);
+    Doorbell.ringIfArmed(q + TxQueue.doneArmed, q + TxQueue.doneBell);
   }
 }
 
@@ -520,6 +614,7 @@ export class Pmd {
 
   /** Frees every sent buffer. */
   static txCleanAll(q: usize, lcore: u32): void {
+    Pmd.txClean(q, lcore);
     const ring: usize = load<u32>(q, TxQueue.ring);
     const mask = load<u32>(q, TxQueue.mask);
     const next = load<u32>(q, TxQueue.next);
@@ -562,6 +657,11 @@ export class Pmd {
       const kind = Objects.kind(owner);
       if (kind == Kind.POOL) Mempool.give(Objects.addr(owner), lcore, p, run);
       else if (kind == Kind.VIRTQUEUE) Pmd.giveBackLent(Objects.addr(owner), p, run);
+      else if (kind == Kind.VDPDK_TX) {
+        // A guest's own, in the order in which it sent them: its device gives them back.
+        const freed = Objects.addr(owner) + VdpdkQueue.freed;
+        store<u32>(freed, load<u32>(freed) + run);
+      }
       clean += run;
       n -= run;
     }

@@ -48,6 +48,7 @@ import { NetmapPorts } from "./netmap/port";
 import { Card, Pmd } from "./nic";
 import { Desc, OWNER_AND_MARK } from "./packet";
 import { Rings } from "./ring";
+import { VdpdkPort } from "./vdpdk/port";
 import { Vhost } from "./vhost";
 import { AnyDevice } from "./virtqueue/any-device";
 import { Device } from "./virtqueue/device";
@@ -85,6 +86,8 @@ export class Switching {
       n = Device.isPacked(vq)
         ? Vhost.rx<PackedDevice>(port, to, burst, BURST_DESCRIPTORS)
         : Vhost.rx<SplitDevice>(port, to, burst, BURST_DESCRIPTORS);
+    } else if (kind == PortKind.VDPDK) {
+      n = VdpdkPort.rx(port, to, burst, BURST_DESCRIPTORS);
     } else if (kind == PortKind.RING) {
       n = Rings.dequeueBurst(load<u32>(port, Port.from), to, burst);
     }
@@ -606,6 +609,7 @@ export class Switching {
         Vhost.tx<PackedDevice>(out, from, n, frames, headers, spare, alike);
       else Vhost.tx<SplitDevice>(out, from, n, frames, headers, spare, alike);
     } else if (kind == PortKind.NETMAP) NetmapPorts.tx(out, from, n, frames, headers, spare, alike);
+    else if (kind == PortKind.VDPDK) VdpdkPort.tx(out, from, n, frames, headers, spare);
     else Switching.send(sw, out, kind, from, n, headers, spare, alike);
   }
 
@@ -764,6 +768,7 @@ export class Switching {
     const addr = Objects.addr(owner);
     if (kind == Kind.POOL) Mempool.give(addr, load<u32>(sw, Switch.lcore), p, n);
     else if (kind == Kind.MAPPING) Mappings.giveBack(addr, p, n);
+    else if (kind == Kind.VDPDK_TX) VdpdkPort.giveBack(addr, n);
     else if (kind == Kind.VIRTQUEUE) {
       if (Device.isUsable(addr)) Switching.complete(addr, p, n);
     }

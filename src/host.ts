@@ -23,6 +23,7 @@ import { createNetmapMemory, type NetmapOptions, NetmapPort } from "./ports/netm
 import { NetmapBridge } from "./roles/bridge.ts";
 import { Guest, type GuestOptions } from "./roles/guest.ts";
 import { Nic, type NicOptions } from "./roles/nic.ts";
+import { Vmux, type VmuxOptions } from "./roles/vmux.ts";
 import { VSwitch, type VSwitchOptions } from "./roles/vswitch.ts";
 import { type Counted, type HostStats, readStats } from "./stats.ts";
 
@@ -35,9 +36,11 @@ export type { Role } from "./lcore/placement.ts";
 export { FramePort } from "./ports/frame-port.ts";
 export { type NetmapOptions, NetmapPort, NetmapRing, NetmapSlot, NS } from "./ports/netmap-port.ts";
 export { NetmapBridge } from "./roles/bridge.ts";
+export { Ethdev } from "./roles/ethdev.ts";
 export { type Attach, type FunctionName, Guest, type GuestOptions } from "./roles/guest.ts";
 export { Nic, type NicModeName, type NicOptions } from "./roles/nic.ts";
 export { Iommu, PciFunction, type VfOptions } from "./roles/pci-function.ts";
+export { Vmux, type VmuxOptions } from "./roles/vmux.ts";
 export { type Connectable, type Lookup, VSwitch, type VSwitchOptions } from "./roles/vswitch.ts";
 export type { HostStats, PortStats } from "./stats.ts";
 
@@ -82,6 +85,8 @@ export class Host implements Counted {
   readonly guests: Guest[] = [];
   readonly switches: VSwitch[] = [];
   readonly bridges: NetmapBridge[] = [];
+  /** What serves guests' vDPDK devices from cards. */
+  readonly vmuxes: Vmux[] = [];
   readonly ports: FramePort[] = [];
   readonly buffers: number;
   /** Whether its memory is shared: whether it can have lcores on workers. */
@@ -187,6 +192,15 @@ export class Host implements Counted {
       const sw = new VSwitch(this, `switch${this.switches.length}`, options);
       this.switches.push(sw);
       return sw;
+    });
+  }
+
+  /** Serves guests' vDPDK devices (attach "vdpdk") from a card, without a switch. */
+  vmux(options: VmuxOptions): Vmux {
+    return this.paused(() => {
+      const vmux = new Vmux(this, `vmux${this.vmuxes.length}`, options);
+      this.vmuxes.push(vmux);
+      return vmux;
     });
   }
 
@@ -325,8 +339,9 @@ export class Host implements Counted {
       dead.some(({ address }) => address === this.#lcores[i]),
     );
     const switches = this.switches.filter((sw) => roles.some(([role]) => role === sw));
+    const vmuxes = this.vmuxes.filter((vmux) => roles.some(([role]) => role === vmux));
     const guests = this.guests.filter((guest) => roles.some(([role]) => role === guest));
-    const recovered = recover(this, switches, guests);
+    const recovered = recover(this, switches, vmuxes, guests);
     for (const error of errors) error.recovered = recovered;
   }
 

@@ -1,6 +1,6 @@
 /** Where PVP's roles run: `["nic+host", "guest"]` is two lcores, the card and the switch on one and the guests on the other. */
-import { Driver, Feature, Guest as GuestLayout, Mapping, RxQueue } from "../assembly/layout.ts";
-import type { Guest, Host, Nic, Role, VSwitch } from "./host.ts";
+import { Driver, Feature, Guest as GuestLayout, Mapping, RxQueue, VdpdkQueue } from "../assembly/layout.ts";
+import type { Guest, Host, Nic, Role, Vmux, VSwitch } from "./host.ts";
 
 const ROLES = ["nic", "host", "guest"];
 /** Empty turns that a frame may take through lcores on other threads before its drop is looked for. */
@@ -34,7 +34,7 @@ export function parseLcores(lcores: readonly string[]): Places {
 }
 
 /** What each worker runs. */
-export function rolesOf(places: Places, sw: VSwitch | undefined, guests: readonly Guest[]): Role[][] {
+export function rolesOf(places: Places, sw: VSwitch | Vmux | undefined, guests: readonly Guest[]): Role[][] {
   const takers = [...(places.here.has("guest") ? [-1] : []), ...places.workers.keys()].filter(
     (i) => i < 0 || places.workers[i]?.includes("guest"),
   );
@@ -78,6 +78,8 @@ export function room(host: Host, nic: Nic, guests: readonly Guest[], heads: read
       ? at(driver + Driver.pending) === 0
       : at(driver + Driver.published) === at(driver + Driver.avail));
   for (const guest of guests) {
+    // Over vDPDK a received buffer's place is filled when it is taken.
+    if (guest.vdpdk) continue;
     const driver = core.u32(guest.address + GuestLayout.rx);
     for (let end = performance.now() + STALL_MS; !posted(driver); ) {
       if (host.poll() === 0 && performance.now() > end) break;
@@ -85,8 +87,10 @@ export function room(host: Host, nic: Nic, guests: readonly Guest[], heads: read
   }
   host.poll();
   const onCard = (queue: number) => at(queue + RxQueue.posted) - at(queue + RxQueue.next);
-  const each = heads.map(({ mapping, ring }) => (mapping ? onCard(core.u32(mapping + Mapping.queue)) : ring));
-  const unmapped = heads.every(({ mapping, device }) => mapping || !device.port)
+  const queueOf = ({ mapping, vdpdk }: Guest) =>
+    mapping ? core.u32(mapping + Mapping.queue) : vdpdk ? core.u32(vdpdk.rxQueue + VdpdkQueue.card) : 0;
+  const each = heads.map((guest) => (queueOf(guest) ? onCard(queueOf(guest)) : guest.ring));
+  const unmapped = heads.every((guest) => queueOf(guest) || (!guest.device.port && !guest.vdpdk))
     ? Number.POSITIVE_INFINITY
     : onCard(nic.rxQueue(0));
   return Math.max(1, Math.min(unmapped, heads.length * Math.min(...each)));

@@ -13,8 +13,12 @@ import {
   Refusal,
   RxQueue,
   SlotRefusal,
+  VdpdkQueue,
+  VdpdkRefusal,
   Virtqueue,
+  Vdpdk as VmuxLayout,
 } from "../assembly/layout.ts";
+import type { VdpdkDevice } from "./attach/vdpdk.ts";
 import type { Core } from "./core/core.ts";
 import type { HostMemory } from "./core/host-memory.ts";
 import { NetmapPort } from "./ports/netmap-port.ts";
@@ -22,6 +26,7 @@ import type { NetmapBridge } from "./roles/bridge.ts";
 import { Guest } from "./roles/guest.ts";
 import type { Nic } from "./roles/nic.ts";
 import type { PciFunction } from "./roles/pci-function.ts";
+import type { Vmux } from "./roles/vmux.ts";
 import type { VSwitch } from "./roles/vswitch.ts";
 
 /** Counters of one port, since the host began. `drops` has only the reasons that occurred. */
@@ -39,6 +44,9 @@ export interface PortStats {
   drops: Record<string, number>;
   /** netmap: how often the user's ring indices broke the rules, and were set back. */
   reinits?: number;
+  /** Over vDPDK: frames that the host checked or changed because the card can't, and their bytes. */
+  emulated?: number;
+  emulatedBytes?: number;
 }
 
 /** Counters of a card's function, as the card has them: `rx` is what the guest got. */
@@ -73,6 +81,8 @@ export interface HostStats {
     /** Interrupts that it raised, and polls of its receive queues: each interrupt's handler polls once. */
     interrupts: number;
     polls: number;
+    /** Frames whose checksums, tags or segments the card has seen to by itself. */
+    offloaded: number;
     drops: Record<string, number>;
   }[];
   /** Functions of cards that guests own: virtual functions, and whole ports. */
@@ -108,6 +118,7 @@ export interface Counted extends HostMemory {
   readonly guests: readonly Guest[];
   readonly switches: readonly VSwitch[];
   readonly bridges: readonly NetmapBridge[];
+  readonly vmuxes: readonly Vmux[];
 }
 
 const DROPS: [keyof typeof Drop, string][] = [
@@ -161,6 +172,13 @@ const SLOT_REFUSALS: [keyof typeof SlotRefusal, string][] = [
   ["INDIRECT", "indirectPtr"],
   ["FRAGMENTS", "fragments"],
 ];
+const VDPDK_REFUSALS: [keyof typeof VdpdkRefusal, string][] = [
+  ["OUT_OF_REGION", "outOfRegion"],
+  ["LENGTH", "length"],
+  ["CHAIN", "chain"],
+  ["STALE", "stale"],
+  ["OFFLOAD", "offload"],
+];
 
 /** All counters as they are now. */
 export function readStats(host: Counted): HostStats {
@@ -171,6 +189,7 @@ export function readStats(host: Counted): HostStats {
       ...host.bridges.map(({ port, guest }) =>
         portStats(core, { name: guest.name, address: port, of: guest }),
       ),
+      ...host.vmuxes.flatMap((vmux) => vmuxStats(core, vmux)),
     ],
     nics: host.nics.map((nic) => nicStats(core, nic)),
     functions: host.nics.flatMap(({ functions }) => functions.map((one) => functionStats(core, one))),
@@ -186,7 +205,8 @@ export function readStats(host: Counted): HostStats {
 
 function portStats(core: Core, { name, address, of }: VSwitch["ports"][number]): PortStats {
   const count = (field: PortLayout) => core.counter(address + field);
-  const queues = of instanceof Guest ? [of.rxVirtqueue, of.txVirtqueue] : [];
+  const queues = of instanceof Guest && of.virtio ? [of.rxVirtqueue, of.txVirtqueue] : [];
+  const vdpdk = of instanceof Guest && of.vdpdk ? vdpdkStats(core, name, of.vdpdk) : undefined;
   const ofQueues = (offset: number) => queues.reduce((n, vq) => n + core.counter(vq + offset), 0);
   const krings = (of instanceof Guest ? of.netmap?.krings : of instanceof NetmapPort ? of.krings : []) ?? [];
   const ofKrings = (offset: number) => krings.reduce((n, kring) => n + core.counter(kring + offset), 0);
@@ -206,7 +226,8 @@ function portStats(core: Core, { name, address, of }: VSwitch["ports"][number]):
     txBytes: count(PortLayout.txBytes),
     copies: count(PortLayout.copies),
     copiedBytes: count(PortLayout.copiedBytes),
-    notifications: ofQueues(Virtqueue.notifications) + ofKrings(Kring.notifications),
+    notifications:
+      ofQueues(Virtqueue.notifications) + ofKrings(Kring.notifications) + (vdpdk?.notifications ?? 0),
     drops: counted([
       ...dropped,
       ...refused,
@@ -214,8 +235,57 @@ function portStats(core: Core, { name, address, of }: VSwitch["ports"][number]):
         `refused.${label}`,
         ofKrings(Kring.refusals + 8 * SlotRefusal[key]),
       ]),
+      ...refusals(vdpdk),
     ]),
     ...(krings.length > 0 ? { reinits: ofKrings(Kring.reinits) } : {}),
+  };
+}
+
+/** A port for the queue that the guests share, and one for each guest: `rx` is what the guest sends, `tx` what it gets. */
+function vmuxStats(core: Core, { name, address, guests }: Vmux): PortStats[] {
+  const shared = {
+    name,
+    rxPackets: core.counter(address + VmuxLayout.packets),
+    rxBytes: 0,
+    txPackets: 0,
+    txBytes: 0,
+    copies: 0,
+    copiedBytes: 0,
+    notifications: 0,
+    drops: counted([["unwanted", core.counter(address + VmuxLayout.unwanted)]]),
+  };
+  return [shared, ...guests.map((guest) => vdpdkStats(core, guest.name, guest.vdpdk as VdpdkDevice))];
+}
+
+/** Of a vDPDK device at a switch, whose drops the port counts: why its queues were ended. */
+function refusals(vdpdk: PortStats | undefined): [string, number][] {
+  return Object.entries(vdpdk?.drops ?? {}).filter(([reason]) => reason.startsWith("refused."));
+}
+
+function vdpdkStats(core: Core, name: string, { rxQueue, txQueue }: VdpdkDevice): PortStats {
+  const rx = (field: VdpdkQueue) => core.counter(rxQueue + field);
+  const tx = (field: VdpdkQueue) => core.counter(txQueue + field);
+  const both = (field: VdpdkQueue) => rx(field) + tx(field);
+  return {
+    name,
+    rxPackets: tx(VdpdkQueue.packets),
+    rxBytes: tx(VdpdkQueue.bytes),
+    txPackets: rx(VdpdkQueue.packets),
+    txBytes: rx(VdpdkQueue.bytes),
+    copies: both(VdpdkQueue.copies),
+    copiedBytes: both(VdpdkQueue.copiedBytes),
+    notifications: both(VdpdkQueue.notifications),
+    emulated: both(VdpdkQueue.emulated),
+    emulatedBytes: both(VdpdkQueue.emulatedBytes),
+    drops: counted([
+      ["full", both(VdpdkQueue.droppedFull)],
+      ["noBuffer", both(VdpdkQueue.droppedNoBuffer)],
+      ["down", both(VdpdkQueue.droppedDown)],
+      ...VDPDK_REFUSALS.map(([key, label]): [string, number] => [
+        `refused.${label}`,
+        both(VdpdkQueue.refusals + 8 * VdpdkRefusal[key]),
+      ]),
+    ]),
   };
 }
 
@@ -223,7 +293,9 @@ function nicStats(core: Core, nic: Nic): HostStats["nics"][number] {
   const count = (field: NicLayout) => core.counter(nic.address + field);
   const queues = Array.from({ length: core.u32(nic.address + NicLayout.rxQueues) }, (_, i) => nic.rxQueue(i));
   const ofQueues = (field: RxQueue) => queues.reduce((n, queue) => n + core.counter(queue + field), 0);
-  const own = queues.filter((queue) => core.u32(queue + RxQueue.mapping) === 0);
+  const own = queues.filter(
+    (queue) => core.u32(queue + RxQueue.mapping) + core.u32(queue + RxQueue.guest) === 0,
+  );
   return {
     rxPackets: count(NicLayout.rxPackets),
     rxBytes: count(NicLayout.rxBytes),
@@ -233,6 +305,7 @@ function nicStats(core: Core, nic: Nic): HostStats["nics"][number] {
     ...nic.cardCopies,
     interrupts: ofQueues(RxQueue.interrupts) + ofQueues(RxQueue.pended),
     polls: ofQueues(RxQueue.polls),
+    offloaded: count(NicLayout.offloaded),
     drops: counted([
       ["rxNoBuffer", count(NicLayout.rxNoBuffer)],
       ["rxOversize", count(NicLayout.rxOversize)],
@@ -240,6 +313,7 @@ function nicStats(core: Core, nic: Nic): HostStats["nics"][number] {
       ["rxStopped", count(NicLayout.rxStopped)],
       ["rxFlowDrop", count(NicLayout.rxFlowDrop)],
       ["rxFlowFull", count(NicLayout.rxFlowFull)],
+      ["txMalformed", count(NicLayout.txMalformed)],
     ]),
   };
 }
@@ -261,14 +335,14 @@ function functionStats(core: Core, { address, name, guest }: PciFunction): Funct
   };
 }
 
-function guestStats(core: Core, { name, address }: Guest): HostStats["guests"][number] {
+function guestStats(core: Core, { name, address, device }: Guest): HostStats["guests"][number] {
   const count = (field: GuestLayout) => core.counter(address + field);
   const [rx, tx] = [core.u32(address + GuestLayout.rx), core.u32(address + GuestLayout.tx)];
   return {
     name,
     received: count(GuestLayout.received),
     transmitted: count(GuestLayout.transmitted),
-    posted: core.u32(rx + Driver.size) - core.u32(rx + Driver.freeCount),
+    posted: device.posted?.() ?? core.u32(rx + Driver.size) - core.u32(rx + Driver.freeCount),
     kicks: core.counter(rx + Driver.kicks) + core.counter(tx + Driver.kicks),
     drops: counted([
       ["function", count(GuestLayout.droppedByFunction)],

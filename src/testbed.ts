@@ -8,6 +8,7 @@ import {
   type LookupFunction,
   type Nic,
   type NicModeName,
+  type Vmux,
   type VSwitch,
 } from "./host.ts";
 import { localMac } from "./mac.ts";
@@ -76,8 +77,8 @@ export class Testbed {
     readonly guests: readonly Guest[],
     /** The first of each row, which the wire sends to. */
     readonly heads: readonly Guest[],
-    /** Nothing where all guests bypass it. */
-    readonly sw: VSwitch | undefined,
+    /** What joins card and guests; nothing where the card does that. */
+    readonly sw: VSwitch | Vmux | undefined,
     /** Nothing where all is on the calling thread. */
     readonly places: Places | undefined,
   ) {}
@@ -95,7 +96,9 @@ export class Testbed {
         `chain: ${row.join(",")}, expected ${BYPASS.join(" and ")} not beside what is connected by the switch`,
       );
     }
-    if (bypass && o.flow) {
+    // A guest with a vDPDK device, alone in its row, needs no switch: its queues are the card's.
+    const bound = chain === 1 && row[0] === "vdpdk";
+    if ((bypass || bound) && o.flow) {
       throw new RangeError(
         `flow: rules for the host's queues of the card, expected no attachment by ${row[0]}, which has its own`,
       );
@@ -136,7 +139,8 @@ export class Testbed {
         guests.push(
           host.guest({
             attach,
-            ...(bypass ? { nic, burst: o.burst } : {}),
+            ...(bypass ? { nic } : {}),
+            ...(bypass || bound ? { burst: o.burst } : {}),
             run: o.function,
             ring: o.ring,
             mac: mac(i),
@@ -152,15 +156,15 @@ export class Testbed {
     const bridged = chain === 1 ? guests.filter(({ attach }) => attach === "pipe") : [];
     const connected = guests.filter((guest) => !bridged.includes(guest));
     const { lookup = "learning" } = o;
-    const sw = bypass
-      ? undefined
-      : host.vswitch({
-          connect: [nic, ...connected],
-          burst: o.burst,
-          ...(lookup === "flows"
-            ? { flows: o.flows ?? flowsByMac(guests.map((guest) => guest.mac)) }
-            : { lookup: typeof lookup === "function" ? lookup() : lookup }),
-        });
+    const join = () =>
+      host.vswitch({
+        connect: [nic, ...connected],
+        burst: o.burst,
+        ...(lookup === "flows"
+          ? { flows: o.flows ?? flowsByMac(guests.map((guest) => guest.mac)) }
+          : { lookup: typeof lookup === "function" ? lookup() : lookup }),
+      });
+    const sw = bypass ? undefined : bound ? host.vmux({ nic, guests }) : join();
     nic.flow.runLines(o.flow ?? "");
     for (const guest of bridged) host.bridge(nic, guest).burst = o.burst;
     const heads = guests.filter((_, i) => i % chain === 0);

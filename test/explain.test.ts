@@ -14,6 +14,7 @@ const COPIES: Record<Attach, [rx: number, tx: number]> = {
   sriov: [0, 0],
   netmap: [1, 1],
   pipe: [0, 0],
+  vdpdk: [0, 0],
 };
 
 test.each(ATTACHMENTS)("%s: ten packets come back, with its copies, in a screen", async (attach) => {

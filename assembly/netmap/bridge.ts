@@ -26,7 +26,7 @@ import {
   SlotFlag,
 } from "../layout";
 import { Mempool } from "../mempool";
-import { Pmd } from "../nic";
+import { Card, Pmd } from "../nic";
 import { Desc } from "../packet";
 import { Sync } from "../sync";
 import { Krings } from "./kring";
@@ -305,7 +305,7 @@ export class Bridges {
 
   /** It is about to sleep (`on`): it wants to be told of received frames, of slots to send, and of slots to receive into. */
   static arm(b: usize, on: bool): void {
-    Sync.store<u32>(load<u32>(b, Bridge.queue) + RxQueue.armed, u32(on));
+    Card.arm(load<u32>(b, Bridge.queue), on);
     Krings.arm(load<u32>(b, Bridge.rx), on);
     Krings.arm(load<u32>(b, Bridge.tx), on);
   }

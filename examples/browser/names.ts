@@ -10,4 +10,5 @@ export const NAMES: Record<Attach, string> = {
   sriov: "SR-IOV",
   netmap: "netmap",
   pipe: "pipe",
+  vdpdk: "vDPDK",
 };

@@ -33,6 +33,8 @@ export interface GuestDevice {
    * posted buffers to receive into, and when it has something to send.
    */
   setBells?(guest: number, rx: number, tx: number): void;
+  /** Where its driver doesn't count that itself: buffers that the guest has posted to receive into. */
+  posted?(): number;
   /** Both queues are set up, empty and ready; all buffers are the guest's. */
   start(): void;
   /** From here on no byte of the guest's memory is written any more. */

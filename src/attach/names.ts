@@ -9,5 +9,6 @@ export const ATTACHMENTS = [
   "pipe",
   "passthrough",
   "sriov",
+  "vdpdk",
 ] as const;
 export type Attach = (typeof ATTACHMENTS)[number];

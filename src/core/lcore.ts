@@ -4,12 +4,25 @@ import type { Core } from "./core.ts";
 
 /** Empty turns after which a worker's poller is left out until it is rung for: about a quarter of a millisecond. */
 const PATIENCE = 10_000;
+/** As many for what serves vDPDK devices, as vMux has it. */
+const VDPDK_PATIENCE = 100_000;
+const VDPDK: readonly Kind[] = [Kind.VDPDK, Kind.VDPDK_RX, Kind.VDPDK_TX];
 /** Looks at the lcore's own line between two empty turns; about 30 ns. */
 const PAUSE = 32;
 
-/** What an lcore polls: a port of the switch `owner`, a receive queue of a card at such a port, a bridge, or a guest. */
+/**
+ * What an lcore polls: a port of the switch `owner`, a receive queue of a card at such a port, a bridge, a guest, or the
+ * rings of its vDPDK device.
+ */
 export interface Polled {
-  readonly kind: Kind.PORT | Kind.RX_QUEUE | Kind.GUEST | Kind.BRIDGE;
+  readonly kind:
+    | Kind.PORT
+    | Kind.RX_QUEUE
+    | Kind.GUEST
+    | Kind.BRIDGE
+    | Kind.VDPDK
+    | Kind.VDPDK_RX
+    | Kind.VDPDK_TX;
   readonly address: number;
   /** 0 for a guest and a bridge. */
   readonly owner: number;
@@ -47,6 +60,7 @@ export function pollerAt(lcore: number, number: number): number {
 
 /** From now on the lcore, which isn't running, polls these, in this order: `Lcore.POLLERS_MAX - 1` at most. */
 export function setPollers(core: Core, lcore: number, polled: readonly Polled[]): void {
+  const sleeps = core.u32(lcore + Lcore.patience) !== PATIENT;
   polled.forEach(({ kind, address, owner, interrupt = false, patience = 0, guest = 0 }, i) => {
     core.setFields(pollerAt(lcore, i + 1), {
       [Poller.kind]: kind,
@@ -54,7 +68,7 @@ export function setPollers(core: Core, lcore: number, polled: readonly Polled[])
       [Poller.owner]: owner,
       [Poller.lcore]: lcore,
       [Poller.idle]: 0,
-      [Poller.patience]: patience,
+      [Poller.patience]: sleeps && VDPDK.includes(kind) ? VDPDK_PATIENCE : patience,
       [Poller.interrupt]: interrupt ? 1 : 0,
       [Poller.guest]: guest,
     });

@@ -11,17 +11,22 @@ import {
   RxQueue,
   Switch as SwitchLayout,
   TxQueue,
+  VdpdkDriver,
+  VdpdkQueue,
+  Vdpdk as VmuxLayout,
 } from "../../assembly/layout.ts";
+import type { VdpdkDevice } from "../attach/vdpdk.ts";
 import type { Core } from "../core/core.ts";
 import { type Polled, pollerAt, setPollers } from "../core/lcore.ts";
 import { NetmapPort } from "../ports/netmap-port.ts";
 import type { NetmapBridge } from "../roles/bridge.ts";
 import { Guest } from "../roles/guest.ts";
 import { Nic } from "../roles/nic.ts";
+import type { Vmux } from "../roles/vmux.ts";
 import type { VSwitch } from "../roles/vswitch.ts";
 
-/** What an lcore can run: a switch with its ports, or a guest. */
-export type Role = VSwitch | Guest;
+/** What an lcore can run: a switch with its ports, what serves vDPDK devices, or a guest. */
+export type Role = VSwitch | Vmux | Guest;
 
 /** What there is to place. */
 export interface Placeable {
@@ -30,6 +35,7 @@ export interface Placeable {
   readonly switches: readonly VSwitch[];
   readonly guests: readonly Guest[];
   readonly bridges: readonly NetmapBridge[];
+  readonly vmuxes: readonly Vmux[];
 }
 
 /**
@@ -40,7 +46,7 @@ export interface Placeable {
  * @throws RangeError where one gets more than it can poll
  */
 export function place(
-  { core, nics, switches, guests, bridges }: Placeable,
+  { core, nics, switches, guests, bridges, vmuxes }: Placeable,
   lcores: readonly number[],
   placed: ReadonlyMap<Role, number>,
 ): void {
@@ -110,6 +116,12 @@ export function place(
         core.setU32(of.toHost + Ring.bell, port);
         continue;
       }
+      if (of.vdpdk) {
+        const { rx, tx, rxQueue, txQueue } = of.vdpdk;
+        for (const driver of [rx, tx]) core.setU32(driver + VdpdkDriver.bell, port);
+        for (const queue of [rxQueue, txQueue]) core.setU32(queue + VdpdkQueue.bell, guest);
+        continue;
+      }
       // A mapped queue that is short of the guest's buffers waits for them.
       of.device.setBells?.(guest, queue, port);
     }
@@ -124,6 +136,27 @@ export function place(
     core.setU32(bridge.queue + RxQueue.bell, poller);
     const guest = poll(placed.get(bridge.guest) ?? 0, Kind.GUEST, bridge.guest.address);
     bridge.guest.device.setBells?.(guest, poller, poller);
+  }
+  for (const vmux of vmuxes) {
+    const lcore = placed.get(vmux) ?? 0;
+    core.setU32(vmux.address + VmuxLayout.lcore, lcore);
+    const shared = poll(lcore, Kind.VDPDK, vmux.address);
+    core.setU32(core.u32(vmux.nic.address + NicLayout.tx) + TxQueue.doneBell, shared);
+    core.setU32(core.u32(vmux.address + VmuxLayout.shared) + RxQueue.bell, shared);
+    for (const guest of vmux.guests) {
+      // One that is stopped isn't served: no byte of its memory is written.
+      if (!vmux.isRunning(guest)) continue;
+      const { rx, tx, rxQueue, txQueue } = guest.vdpdk as VdpdkDevice;
+      const own = core.u32(rxQueue + VdpdkQueue.card);
+      const receiver = own ? poll(lcore, Kind.VDPDK_RX, rxQueue, vmux.address) : 0;
+      if (own) core.setU32(own + RxQueue.bell, receiver);
+      // Before the guest, which may need the buffers that have been sent.
+      const sender = poll(lcore, Kind.VDPDK_TX, txQueue, vmux.address);
+      const application = poll(placed.get(guest) ?? 0, Kind.GUEST, guest.address);
+      core.setU32(rx + VdpdkDriver.bell, receiver);
+      core.setU32(tx + VdpdkDriver.bell, sender);
+      for (const queue of [rxQueue, txQueue]) core.setU32(queue + VdpdkQueue.bell, application);
+    }
   }
   lcores.forEach((lcore, i) => {
     setPollers(core, lcore, polled[i] as Polled[]);

@@ -4,6 +4,9 @@
  * that isn't published by one store: ring indices, and the card's DONE.
  */
 import {
+  Directory,
+  Entry,
+  Kind,
   MacEntry,
   MacTable,
   Nic as NicLayout,
@@ -14,13 +17,16 @@ import {
   RxQueue,
   Switch as SwitchLayout,
   TxQueue,
+  VdpdkQueue,
 } from "../../assembly/layout.ts";
+import type { VdpdkDevice } from "../attach/vdpdk.ts";
 import type { Core } from "../core/core.ts";
 import { refillPool } from "../core/pool.ts";
 import type { FramePort } from "../ports/frame-port.ts";
 import type { NetmapBridge } from "../roles/bridge.ts";
 import type { Guest } from "../roles/guest.ts";
 import type { Nic } from "../roles/nic.ts";
+import type { Vmux } from "../roles/vmux.ts";
 import type { VSwitch } from "../roles/vswitch.ts";
 
 /** What has to be gone through. */
@@ -33,6 +39,7 @@ export interface Recovered {
   readonly ports: readonly FramePort[];
   readonly switches: readonly VSwitch[];
   readonly bridges: readonly NetmapBridge[];
+  readonly vmuxes: readonly Vmux[];
 }
 
 /**
@@ -43,6 +50,7 @@ export interface Recovered {
 export function recover(
   host: Recovered,
   switches: readonly VSwitch[],
+  vmuxes: readonly Vmux[],
   guests: readonly Guest[],
 ): { buffers: number; guests: string[] } {
   const { core, pool } = host;
@@ -57,7 +65,12 @@ export function recover(
   const held = heldOf.get(host.poolId) as Set<number>;
   const hold = (descriptor: number) =>
     heldOf.get(core.u16(descriptor + Packet.owner))?.add(core.u16(descriptor + Packet.index));
-  for (const nic of host.nics) holdCard(core, nic, hold);
+  /** What the card has sent of a guest's own buffers goes back to it. */
+  const sent = (descriptor: number) => {
+    const queue = vdpdkQueue(core, core.u16(descriptor + Packet.owner));
+    if (queue) core.setU32(queue + VdpdkQueue.freed, core.u32(queue + VdpdkQueue.freed) + 1);
+  };
+  for (const nic of host.nics) holdCard(core, nic, hold, sent);
   for (const port of host.ports) for (const ring of [port.toHost, port.fromHost]) holdRing(core, ring, hold);
   for (const sw of host.switches) if (sw.hasFlows) holdRing(core, sw.flows.controller, hold);
   const buffers = core.exports.poolOutstanding(pool) - held.size;
@@ -77,15 +90,30 @@ export function recover(
     sw.stop(guest);
     sw.start(guest);
   }
+  const served: Guest[] = [];
+  for (const vmux of host.vmuxes) {
+    for (const guest of vmux.guests) {
+      if (!vmux.isRunning(guest) || !(vmuxes.includes(vmux) || guests.includes(guest))) continue;
+      vmux.stop(guest);
+      forgetSent(core, vmux.nic, (guest.vdpdk as VdpdkDevice).txQueue);
+      vmux.start(guest);
+      served.push(guest);
+    }
+  }
   // Those at no switch.
   const alone = guests.filter((guest) => guest.device.running);
   for (const guest of alone) guest.reset();
-  const all = [...bridges.map(({ guest }) => guest), ...restarted.keys(), ...alone];
+  const all = [...bridges.map(({ guest }) => guest), ...restarted.keys(), ...served, ...alone];
   return { buffers, guests: all.map((guest) => guest.name) };
 }
 
 /** Descriptors that the card holds, or that it has finished and nobody has taken. */
-function holdCard(core: Core, nic: Nic, hold: (descriptor: number) => void): void {
+function holdCard(
+  core: Core,
+  nic: Nic,
+  hold: (descriptor: number) => void,
+  sent: (descriptor: number) => void,
+): void {
   for (let i = 0; i < core.u32(nic.address + NicLayout.rxQueues); i++) {
     const queue = nic.rxQueue(i);
     const posted = core.u32(queue + RxQueue.posted);
@@ -102,11 +130,30 @@ function holdCard(core: Core, nic: Nic, hold: (descriptor: number) => void): voi
   let clean = core.u32(queue + TxQueue.clean);
   for (let at = clean; at !== next; at = (at + 1) >>> 0) {
     const descriptor = slot(core, queue + TxQueue.ring, queue + TxQueue.mask, at);
-    if (core.u16(descriptor + Packet.flags) & PacketFlag.DONE) clean = (at + 1) >>> 0;
-    else hold(descriptor);
+    if (core.u16(descriptor + Packet.flags) & PacketFlag.DONE) {
+      clean = (at + 1) >>> 0;
+      sent(descriptor);
+    } else hold(descriptor);
   }
   core.setU32(queue + TxQueue.clean, clean);
   core.setU32(queue + TxQueue.tail, next);
+}
+
+/** Address of the transmit queue of a vDPDK device with directory id `id`; 0 where it is none. */
+function vdpdkQueue(core: Core, id: number): number {
+  const entry = Directory.ADDRESS + Directory.entries + id * Entry.SIZE;
+  return core.u32(entry + Entry.kind) === Kind.VDPDK_TX ? core.u32(entry + Entry.addr) : 0;
+}
+
+/** What `nic` still has to send of the transmit queue at `queue`, which begins anew, is of before. */
+function forgetSent(core: Core, nic: Nic, queue: number): void {
+  const tx = core.u32(nic.address + NicLayout.tx);
+  let left = 0;
+  for (let at = core.u32(tx + TxQueue.clean); at !== core.u32(tx + TxQueue.next); at = (at + 1) >>> 0) {
+    const descriptor = slot(core, tx + TxQueue.ring, tx + TxQueue.mask, at);
+    if (vdpdkQueue(core, core.u16(descriptor + Packet.owner)) === queue) left++;
+  }
+  core.setU32(queue + VdpdkQueue.freed, -left);
 }
 
 function holdRing(core: Core, ring: number, hold: (descriptor: number) => void): void {

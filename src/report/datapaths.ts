@@ -127,6 +127,19 @@ frame costs doesn't depend on its length. No switch sees the frames. Of each buf
 guest gets none by a number that it makes up. But it can change what the host has in its memory.`,
     source: `L. Rizzo, netmap pipes (2013). assembly/netmap/bridge.ts, assembly/netmap/pipe.ts`,
   },
+  vdpdk: {
+    title: "vDPDK: the guest drives the host's card by forwarded ethdev calls, and by rings of its own",
+    drawing: `
+        card         host's memory              guest's memory
+    rx  wire --DMA--------------RRRRRRRRRRRRR-> [ receive ring's buffer  ] ->-.
+                     vMux: descriptors only     [ control page: calls    ]    | function
+    tx  wire <-DMA--------------TTTTTTTTTTTTT-- [ transmit ring's buffer ] <--'`,
+    words: `The guest asks at run time what the card can do, by calls in its control page, and uses it; what only the
+guest wants the host does, at a price. A descriptor's AVAIL bit alone says whose it is. The host's pollers
+move descriptors between the guest's rings and queues of the card's, checked against the guest's memory.
+After 100,000 empty polls a ring's poller asks for a signal and sleeps.`,
+    source: `D. Kreutzer, A Para-Virtualized DPDK Device Model for vMux; vmuxIO's sources. assembly/vdpdk/`,
+  },
 };
 
 /** A screen about a datapath, with what ten packets met on it. */

@@ -14,11 +14,13 @@ import {
   Packet,
   QUEUE_MAX,
   Rule,
+  VDPDK_BUFFER_MIN,
 } from "../../assembly/layout.ts";
 import type { GuestDevice } from "../attach/device.ts";
 import type { Attach } from "../attach/names.ts";
 import { NativeDevice, nativeBytes } from "../attach/native.ts";
 import { NetmapDevice, netmapBytes, pipeBuffers } from "../attach/netmap.ts";
+import { VdpdkDevice, type VdpdkOptions, vdpdkBytes } from "../attach/vdpdk.ts";
 import { VirtioDevice, type VirtioOptions, virtioBytes } from "../attach/virtio.ts";
 import { align } from "../core/access.ts";
 import type { HostMemory } from "../core/host-memory.ts";
@@ -26,13 +28,14 @@ import { writePacket } from "../core/packet.ts";
 import { localMac, parseMac } from "../mac.ts";
 import { integer, powerOfTwo } from "../options.ts";
 import type { FirewallRule } from "../rules.ts";
+import { Ethdev } from "./ethdev.ts";
 import type { Nic } from "./nic.ts";
 import type { PciFunction } from "./pci-function.ts";
 
 export type { Attach } from "../attach/names.ts";
 export type FunctionName = "macswap" | "l2fwd" | "echo" | "firewall" | "sink";
 
-export interface GuestOptions extends VirtioOptions {
+export interface GuestOptions extends VirtioOptions, VdpdkOptions {
   /** Default "iovtee". */
   attach?: Attach;
   run?: FunctionName;
@@ -89,15 +92,11 @@ export class Guest {
     this.ring = powerOfTwo("ring", options.ring ?? 256, QUEUE_MAX);
     const native = this.attach === "passthrough" || this.attach === "sriov";
     const onNetmap = this.attach === "netmap" || this.attach === "pipe";
-    const header = native || onNetmap ? 0 : NetHeader.SIZE;
-    const least = native ? FUNCTION_BUFFER_MIN : header + FRAME_MIN;
+    const onVdpdk = this.attach === "vdpdk";
+    const header = native || onNetmap || onVdpdk ? 0 : NetHeader.SIZE;
+    const least = native ? FUNCTION_BUFFER_MIN : onVdpdk ? VDPDK_BUFFER_MIN : header + FRAME_MIN;
     const bufferSize = integer("bufferSize", options.bufferSize ?? HEADROOM + BUFFER_ROOM, least, 65535);
-    const rings = native
-      ? nativeBytes(this.ring)
-      : onNetmap
-        ? netmapBytes(this.ring)
-        : virtioBytes(this.ring, options);
-    const areas = align(rings, LINE);
+    const areas = align(ringBytes(this.attach, this.ring, options), LINE);
     const shared = this.attach === "pipe" ? pipeBuffers(this.ring) : 0;
     const wanted = areas + (2 * this.ring + 64 + shared) * bufferSize;
     this.regionSize = Math.ceil((options.memory ?? wanted) / PAGE) * PAGE;
@@ -122,11 +121,10 @@ export class Guest {
       regionSize: this.regionSize,
       buffers: { ...first, count: buffers },
     };
-    this.device = pciFunction
-      ? new NativeDevice(memory, this.ring, pciFunction)
-      : onNetmap
-        ? new NetmapDevice(memory, this.ring, this.attach === "pipe", options)
-        : new VirtioDevice(memory, this.ring, this.attach, options);
+    if (pciFunction) this.device = new NativeDevice(memory, this.ring, pciFunction);
+    else if (onNetmap) this.device = new NetmapDevice(memory, this.ring, this.attach === "pipe", options);
+    else if (onVdpdk) this.device = new VdpdkDevice(memory, this.ring, this.mac, options);
+    else this.device = new VirtioDevice(memory, this.ring, this.attach, options);
     const guest = core.place(Kind.GUEST, GuestLayout.SIZE, name, region.id);
     this.address = guest.address;
     core.setFields(this.address, {
@@ -142,6 +140,7 @@ export class Guest {
       [GuestLayout.burst]: integer("burst", options.burst ?? 32, 1, BURST_MAX),
     });
     writePacket(core, this.address + GuestLayout.blank, { addr: first.address, len: first.room, index: 0 });
+    if (this.vdpdk) this.vdpdk.guest = this.address;
     this.start();
     core.setU32(this.address + GuestLayout.run, FUNCTIONS[options.run ?? "macswap"]);
     core.setU64(this.address + GuestLayout.mac, parseMac(this.mac));
@@ -157,6 +156,14 @@ export class Guest {
   /** Its netmap port, where it has one. */
   get netmap(): NetmapDevice | undefined {
     return this.device instanceof NetmapDevice ? this.device : undefined;
+  }
+  /** Its vDPDK device, where it has one. */
+  get vdpdk(): VdpdkDevice | undefined {
+    return this.device instanceof VdpdkDevice ? this.device : undefined;
+  }
+  /** The ethdev functions of its vDPDK device; nothing where it has none. */
+  get ethdev(): Ethdev | undefined {
+    return this.vdpdk && new Ethdev(this.host, this.vdpdk);
   }
   /** Device's sides of its virtqueues; 0 where it has none. */
   get rxVirtqueue(): number {
@@ -280,4 +287,11 @@ function functionOf(attach: Attach, mac: string, { nic, vf }: GuestOptions): Pci
     throw new RangeError(`mac: ${mac}, expected ${vf.mac} as ${vf.name} has it`);
   }
   return vf;
+}
+
+/** Bytes of guest memory that the rings of an attachment take. */
+function ringBytes(attach: Attach, ring: number, options: GuestOptions): number {
+  if (attach === "passthrough" || attach === "sriov") return nativeBytes(ring);
+  if (attach === "netmap" || attach === "pipe") return netmapBytes(ring);
+  return attach === "vdpdk" ? vdpdkBytes(ring) : virtioBytes(ring, options);
 }

@@ -9,16 +9,19 @@ import {
   Nic as NicLayout,
   NicMode,
   Packet,
+  PacketFlag,
   RSS_TABLE_SIZE,
   RxQueue,
   Switch as SwitchLayout,
   TxQueue,
+  VDPDK_SEGMENTS,
 } from "../../assembly/layout.ts";
 import type { HostMemory } from "../core/host-memory.ts";
 import { createMacTable, entriesFor } from "../core/mac-table.ts";
 import { framesAt } from "../core/packet.ts";
 import { createRing } from "../core/ring.ts";
 import { localMac, parseMac } from "../mac.ts";
+import { type OffloadName, offloadBits } from "../offloads.ts";
 import { integer, powerOfTwo } from "../options.ts";
 import { EmbeddedSwitch, LIMITS, type PciFunction, type VfOptions } from "./pci-function.ts";
 import { NicFlow } from "./rte-flow.ts";
@@ -50,6 +53,11 @@ export interface NicOptions {
   vfs?: number;
   /** Bytes of the packet buffer that frames of its functions wait in for the wire; default 1 MiB. */
   packetBuffer?: number;
+  /**
+   * What the card does to frames by itself, in its own time, for guests that ask for it (attach "vdpdk"), beside RSS and
+   * frames of several buffers, which it always can; default nothing.
+   */
+  offloads?: readonly OffloadName[];
   /** Toeplitz key of the RSS hash, 40 bytes; default Microsoft's, which its test vectors are for. */
   rssKey?: Uint8Array;
   /**
@@ -144,7 +152,11 @@ export class Nic {
       [NicLayout.rssQueues]: rssQueues,
       [NicLayout.rssTable]: rss,
       [NicLayout.rssKey]: rss + RSS_TABLE_SIZE,
+      [NicLayout.offloads]: offloadBits([...(options.offloads ?? []), "rss", "multiSegment"]),
     });
+    // What is changed before it's sent: one frame, and the descriptors that it is made of.
+    const assembly = FRAME_ROOM + VDPDK_SEGMENTS * Packet.SIZE;
+    core.setU32(address + NicLayout.assembly, core.place(Kind.BYTES, assembly, name, id).address);
     this.#addTxQueue(2 * this.ring);
     for (let i = 0; i < rssQueues; i++) {
       core.exports.refillRxQueue(this.#addRxQueue(this.ring, { [RxQueue.enabled]: 1 }), 0);
@@ -359,6 +371,16 @@ export class Nic {
   }
 
   /**
+   * @internal One more receive queue, of `ring` descriptors, for a guest's buffers alone; frames to groups are copied to it
+   * by the card.
+   * @returns its address
+   * @throws RangeError as `addMappedQueue` does
+   */
+  addGuestQueue(ring: number): number {
+    return this.#addRxQueue(ring, { [RxQueue.groups]: 1, [RxQueue.guest]: 1 });
+  }
+
+  /**
    * Frames arrive from the wire: Ethernet from the destination MAC on, without FCS. They are copied.
    * @returns how many the card had buffers for; the others are counted in `stats()`
    */
@@ -397,7 +419,28 @@ export class Nic {
     const ring = core.u32(queue + TxQueue.ring);
     const mask = core.u32(queue + TxQueue.mask);
     const head = core.u32(queue + TxQueue.head);
-    return framesAt(core, n, (i) => ring + ((head + i) & mask) * Packet.SIZE);
+    const at = (i: number) => ring + ((head + i) & mask) * Packet.SIZE;
+    const plain: Uint8Array[] = [];
+    let first = 0;
+    for (let i = 0; i < n; i++) {
+      if (!(core.u16(at(i) + Packet.flags) & PacketFlag.TX_OFFLOADS)) continue;
+      plain.push(...framesAt(core, i - first, (k) => at(first + k)), ...this.#assembled(i));
+      while (core.u16(at(i) + Packet.flags) & PacketFlag.MORE) i++;
+      first = i + 1;
+    }
+    return [...plain, ...framesAt(core, n - first, (k) => at(first + k))];
+  }
+
+  /** Copies of the frames that the card makes of the one at its queued descriptor `i`. */
+  #assembled(i: number): Uint8Array[] {
+    const { core } = this.host;
+    const at = core.u32(this.address + NicLayout.assembly);
+    const frames: Uint8Array[] = [];
+    for (let k = 0; ; k++) {
+      const bytes = core.exports.assemble(this.address, i, k);
+      if (bytes === 0) return frames;
+      frames.push(core.bytes.slice(at, at + bytes));
+    }
   }
 
   /**

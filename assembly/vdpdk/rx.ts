@@ -1,0 +1,310 @@
+/**
+ * vDPDK, the device's side of a guest's receive ring. Either a queue of the card is the guest's own, and the card writes
+ * into the guest's buffers (zero-copy), or frames of a queue for several guests are copied into them.
+ */
+import { Copy } from "../copy";
+import { Count } from "../count";
+import {
+  Offload,
+  Packet,
+  PacketFlag,
+  RxQueue,
+  VDPDK_BUFFER_MIN,
+  VDPDK_SEGMENTS,
+  Vdpdk,
+  VdpdkDesc,
+  VdpdkFlag,
+  VdpdkQueue,
+  VdpdkRefusal,
+} from "../layout";
+import { Pmd } from "../nic";
+import { Offloads } from "../offload";
+import { Desc } from "../packet";
+import { Parse } from "../parse";
+import { Sync } from "../sync";
+import { HELD, VDPDK_BURST, VdpdkQueues } from "./queue";
+
+/** One segment, received whole. */
+const DONE: u32 = PacketFlag.DONE;
+
+export class VdpdkRx {
+  /** One turn of a queue of the card's that is the guest's own. Returns the frames received. */
+  static poll(v: usize, q: usize): u32 {
+    const card: usize = load<u32>(q, VdpdkQueue.card);
+    if (!card || !VdpdkQueues.runs(q)) return 0;
+    let frames: u32 = 0;
+    while (frames < VDPDK_BURST && VdpdkQueues.runs(q)) {
+      let some = VdpdkRx.handOver(card, q, VDPDK_BURST - frames);
+      if (!some) some = VdpdkRx.handOverOne(v, card, q);
+      if (!some) break;
+      frames += some;
+    }
+    if (frames) VdpdkQueues.tell(q);
+    if (Pmd.wantsRefill(card)) VdpdkRx.refill(card, q);
+    return frames;
+  }
+
+  /** Everything that the card has written. */
+  static drain(v: usize, card: usize, q: usize): void {
+    while (
+      VdpdkQueues.runs(q) &&
+      (VdpdkRx.handOver(card, q, VDPDK_BURST) || VdpdkRx.handOverOne(v, card, q))
+    ) {}
+  }
+
+  /** The `n` buffers from descriptor `from` on, which nothing was written to, are the guest's again. */
+  static returnEmpty(q: usize, from: u32, n: u32): void {
+    for (let i = n; i--; ) {
+      const d = VdpdkQueues.descriptor(q, from + i);
+      store<u32>(d, 0, VdpdkDesc.offload);
+      Sync.store<u32>(d + VdpdkDesc.len, 0);
+    }
+  }
+
+  /** Up to `max` frames of one segment, of which nothing more is to be told, that the card has written. */
+  static handOver(card: usize, q: usize, max: u32): u32 {
+    if (load<u32>(q, VdpdkQueue.offloads) || !Pmd.posted(card)) return 0;
+    const mask = load<u32>(q, VdpdkQueue.mask);
+    const done = load<u32>(q, VdpdkQueue.done);
+    const slot = done & mask;
+    const cardMask = load<u32>(card, RxQueue.mask);
+    const next = load<u32>(card, RxQueue.next);
+    let p: usize = load<u32>(card, RxQueue.ring) + (next & cardMask) * Packet.SIZE;
+    let d: usize = load<u32>(q, VdpdkQueue.ring) + slot * VdpdkDesc.SIZE;
+    const first = d;
+    const firstWord = Sync.load<u32>(p + Packet.len);
+    if (firstWord >> 16 != DONE || load<u16>(d, VdpdkDesc.flags) != HELD) return 0;
+    const straight = min(min(mask + 1 - slot, cardMask + 1 - (next & cardMask)), min(Pmd.posted(card), max));
+    const end = d + straight * VdpdkDesc.SIZE;
+    let bytes = firstWord & 0xffff;
+    for (p += Packet.SIZE, d += VdpdkDesc.SIZE; d != end; p += Packet.SIZE, d += VdpdkDesc.SIZE) {
+      const word = Sync.load<u32>(p + Packet.len);
+      if (word >> 16 != DONE) break;
+      if (load<u16>(d, VdpdkDesc.flags) != HELD) break;
+      store<u64>(d, <u64>(word & 0xffff), VdpdkDesc.len);
+      bytes += word & 0xffff;
+    }
+    store<u32>(first, 0, VdpdkDesc.offload);
+    Sync.store<u32>(first + VdpdkDesc.len, firstWord & 0xffff);
+    const n = <u32>(d - first) / VdpdkDesc.SIZE;
+    store<u32>(q, done + n, VdpdkQueue.done);
+    store<u32>(card, next + n, RxQueue.next);
+    VdpdkRx.count(q, n, bytes);
+    return n;
+  }
+
+  /** One frame of any kind. Returns 1; 0 where there is none, or where the queue was ended for it. */
+  static handOverOne(v: usize, card: usize, q: usize): u32 {
+    const list = v + Vdpdk.burst;
+    const n = Pmd.rxBurst(card, list, 1, VDPDK_SEGMENTS);
+    if (!n) return 0;
+    const done = load<u32>(q, VdpdkQueue.done);
+    for (let i: u32 = 0; i < n; i++) {
+      if (load<u16>(VdpdkQueues.descriptor(q, done + i), VdpdkDesc.flags) != HELD) {
+        // The frame is lost with its queue.
+        Count.add(q + VdpdkQueue.droppedDown, 1);
+        VdpdkQueues.refuse(q, VdpdkRefusal.STALE);
+        return 0;
+      }
+    }
+    VdpdkRx.count(q, 1, Desc.bytes(list, n));
+    const flags = <u32>load<u16>(list, Packet.flags);
+    let known = flags & PacketFlag.RX_OFFLOADS;
+    let tci = <u32>load<u16>(list, Packet.mark);
+    const d = VdpdkQueues.descriptor(q, done);
+    if (flags & PacketFlag.RX_HASH) store<u32>(d, load<u32>(list, Packet.owner), VdpdkDesc.hash);
+    if (load<u32>(q, VdpdkQueue.emulates)) {
+      const found = VdpdkRx.emulate(q, list, n);
+      known |= found & 0xffff;
+      if (found & PacketFlag.RX_VLAN) tci = found >> 16;
+    }
+    store<u16>(d, <u16>tci, VdpdkDesc.tci);
+    store<u32>(d, known, VdpdkDesc.offload);
+    for (let i = n; i--; ) {
+      const p = VdpdkQueues.descriptor(q, done + i);
+      const more: u32 = i + 1 < n ? (<u32>VdpdkFlag.NEXT) << 16 : 0;
+      if (i) store<u32>(p, 0, VdpdkDesc.offload);
+      Sync.store<u32>(p + VdpdkDesc.len, <u32>load<u16>(list + i * Packet.SIZE, Packet.len) | more);
+    }
+    store<u32>(q, done + n, VdpdkQueue.done);
+    return 1;
+  }
+
+  /**
+   * What the guest asks for and the card doesn't do, on a frame that lies in the guest's `n` segments at `list`, whose
+   * lengths may change: bits of PacketFlag.RX_OFFLOADS | VLAN tag << 16.
+   */
+  static emulate(q: usize, list: usize, n: u32): u32 {
+    const emulates = load<u32>(q, VdpdkQueue.emulates);
+    const bytes = Desc.bytes(list, n);
+    let known: u32 = 0;
+    if (emulates & Offload.CHECKSUMS) known = Offloads.verify(list, bytes) & Offloads.checksums(emulates);
+    const frame: usize = load<u32>(list, Packet.addr);
+    const len = <u32>load<u16>(list, Packet.len);
+    if (emulates & Offload.VLAN && len >= 18 && Parse.be16(frame + 12) == 0x8100) {
+      known |= PacketFlag.RX_VLAN | (Parse.be16(frame + 14) << 16);
+      memory.copy(frame + 12, frame + 16, len - 16);
+      store<u16>(list, <u16>(len - 4), Packet.len);
+    }
+    Count.add(q + VdpdkQueue.emulated, 1);
+    Count.add(q + VdpdkQueue.emulatedBytes, bytes);
+    return known;
+  }
+
+  /** As `refill`, of a queue in whatever state. */
+  static fill(q: usize): void {
+    const card: usize = load<u32>(q, VdpdkQueue.card);
+    if (card && VdpdkQueues.runs(q)) VdpdkRx.refill(card, q);
+  }
+
+  /** Gives the card the buffers that the guest has posted, oldest first. */
+  static refill(card: usize, q: usize): void {
+    const mask = load<u32>(q, VdpdkQueue.mask);
+    const cardMask = load<u32>(card, RxQueue.mask);
+    const base = load<u32>(q, VdpdkQueue.base);
+    const limit = <u64>load<u32>(q, VdpdkQueue.limit);
+    const id = load<u32>(q, VdpdkQueue.id);
+    let posted = load<u32>(card, RxQueue.posted);
+    let next = load<u32>(q, VdpdkQueue.next);
+    let n = min(Pmd.rxRoom(card), VdpdkQueues.window(q));
+    while (n) {
+      const straight = min(n, min(mask + 1 - (next & mask), cardMask + 1 - (posted & cardMask)));
+      let d: usize = load<u32>(q, VdpdkQueue.ring) + (next & mask) * VdpdkDesc.SIZE;
+      let p: usize = load<u32>(card, RxQueue.ring) + (posted & cardMask) * Packet.SIZE;
+      const begin = p;
+      const end = p + straight * Packet.SIZE;
+      for (; p != end; p += Packet.SIZE, d += VdpdkDesc.SIZE) {
+        const word = Sync.load<u32>(d + VdpdkDesc.len);
+        if (word >> 16 != VdpdkFlag.AVAIL) break;
+        const len = word & 0xffff;
+        if (len < <u32>VDPDK_BUFFER_MIN) break;
+        const addr = load<u64>(d);
+        if (addr > limit - len) break;
+        v128.store(p, Desc.make(<u32>addr + base, len, 0, id, 0, len, 0));
+        store<u16>(d, <u16>HELD, VdpdkDesc.flags);
+      }
+      const some = <u32>(p - begin) / Packet.SIZE;
+      posted += some;
+      next += some;
+      n -= some;
+      if (p == end) continue;
+      VdpdkRx.check(q, d);
+      break;
+    }
+    store<u32>(q, next, VdpdkQueue.next);
+    if (posted != load<u32>(card, RxQueue.posted)) Pmd.announce(card, posted);
+  }
+
+  /** The guest's buffer at descriptor `d` wasn't taken: where it isn't just missing it ends the queue. */
+  static check(q: usize, d: usize): bool {
+    const word = Sync.load<u32>(d + VdpdkDesc.len);
+    if (!((word >> 16) & VdpdkFlag.AVAIL)) return true;
+    const len = word & 0xffff;
+    let why: u32 = VdpdkRefusal.NONE;
+    if (word >> 16 != VdpdkFlag.AVAIL) why = VdpdkRefusal.STALE;
+    else if (len < <u32>VDPDK_BUFFER_MIN) why = VdpdkRefusal.LENGTH;
+    else if (load<u64>(d) > <u64>load<u32>(q, VdpdkQueue.limit) - len) why = VdpdkRefusal.OUT_OF_REGION;
+    // It has come just now.
+    if (!why) return true;
+    VdpdkQueues.refuse(q, why);
+    return false;
+  }
+
+  /**
+   * Copies `frames` frames (`n` descriptors at `from`) into the guest's buffers, each into as many as it takes; `headers`:
+   * the first 16 bytes of each; `spare`: room for VDPDK_SEGMENTS descriptors. Those that find no room are dropped, counted.
+   */
+  static copy(q: usize, from: usize, n: u32, headers: usize, spare: usize): void {
+    const all = from + n * Packet.SIZE;
+    if (!VdpdkQueues.runs(q)) {
+      Count.add(q + VdpdkQueue.droppedDown, Desc.frames(from, n));
+      return;
+    }
+    let first: usize = 0;
+    let firstWord: u32 = 0;
+    let copies: u32 = 0;
+    let total: u32 = 0;
+    for (; from != all; headers += 16) {
+      const segments = Desc.segments(from, <u32>(all - from) / Packet.SIZE);
+      const bytes = Desc.bytes(from, segments);
+      const next = load<u32>(q, VdpdkQueue.next);
+      const k = VdpdkQueues.runs(q) ? VdpdkRx.buffers(q, spare, bytes, first) : 0;
+      if (k) {
+        Copy.scatter(spare, 0, from, bytes, v128.load(headers));
+        VdpdkRx.lengths(spare, k, bytes);
+        const d = VdpdkQueues.descriptor(q, next);
+        let known: u32 = 0;
+        if (load<u32>(q, VdpdkQueue.emulates)) {
+          const found = VdpdkRx.emulate(q, spare, k);
+          known = found & 0xffff;
+          store<u16>(d, <u16>(found >> 16), VdpdkDesc.tci);
+        }
+        for (let i: u32 = 0; i < k; i++) {
+          const p = VdpdkQueues.descriptor(q, next + i);
+          const more: u32 = i + 1 < k ? (<u32>VdpdkFlag.NEXT) << 16 : 0;
+          const word = <u32>load<u16>(spare + i * Packet.SIZE, Packet.len) | more;
+          store<u32>(p, i ? 0 : known, VdpdkDesc.offload);
+          if (first) store<u32>(p, word, VdpdkDesc.len);
+          else {
+            first = p;
+            firstWord = word;
+          }
+        }
+        store<u32>(q, next + k, VdpdkQueue.next);
+        store<u32>(q, next + k, VdpdkQueue.done);
+        copies++;
+        total += bytes;
+      } else Count.add(q + (VdpdkQueues.runs(q) ? VdpdkQueue.droppedFull : VdpdkQueue.droppedDown), 1);
+      from += segments * Packet.SIZE;
+    }
+    if (!first) return;
+    // Also where a later one has ended the queue: these are whole.
+    Sync.store<u32>(first + VdpdkDesc.len, firstWord);
+    VdpdkQueues.tell(q);
+    VdpdkRx.count(q, copies, total);
+    Count.add(q + VdpdkQueue.copies, copies);
+    Count.add(q + VdpdkQueue.copiedBytes, total);
+  }
+
+  /** The guest's next buffers, as many as `bytes` take, to `to`; 0 where it has too few, or the queue was ended for one. */
+  static buffers(q: usize, to: usize, bytes: u32, first: usize): u32 {
+    const next = load<u32>(q, VdpdkQueue.next);
+    const base = load<u32>(q, VdpdkQueue.base);
+    const most = min<u32>(load<u32>(q, VdpdkQueue.mask) + 1, VDPDK_SEGMENTS);
+    let room: u32 = 0;
+    let n: u32 = 0;
+    for (; room < bytes; n++) {
+      const d = VdpdkQueues.descriptor(q, next + n);
+      // What was filled in this burst still says that it is ours.
+      if (n == most || d == first) return 0;
+      const word = Sync.load<u32>(d + VdpdkDesc.len);
+      const len = word & 0xffff;
+      const addr = load<u64>(d);
+      if (
+        word >> 16 != VdpdkFlag.AVAIL ||
+        len < <u32>VDPDK_BUFFER_MIN ||
+        addr > <u64>load<u32>(q, VdpdkQueue.limit) - len
+      ) {
+        VdpdkRx.check(q, d);
+        return 0;
+      }
+      v128.store(to + n * Packet.SIZE, Desc.make(<u32>addr + base, len, 0, 0, 0, 0, 0));
+      room += len;
+    }
+    return n;
+  }
+
+  /** `bytes` stand in the `n` buffers at `list`, each but the last one full. */
+  static lengths(list: usize, n: u32, bytes: u32): void {
+    for (const end = list + n * Packet.SIZE; list != end; list += Packet.SIZE) {
+      const some = min(bytes, <u32>load<u16>(list, Packet.len));
+      store<u16>(list, <u16>some, Packet.len);
+      bytes -= some;
+    }
+  }
+
+  @inline static count(q: usize, frames: u32, bytes: u32): void {
+    Count.add(q + VdpdkQueue.packets, frames);
+    Count.add(q + VdpdkQueue.bytes, bytes);
+  }
+}
