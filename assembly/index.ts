@@ -208,8 +208,9 @@ export function reclaimBridge(bridge: usize): void {
 export function insertFlowRule(table: usize, rule: usize): void {
   Classifier.insert(table, rule);
 }
-export function removeFlowRule(table: usize, rule: usize): void {
-  Classifier.remove(table, rule);
+/** Returns whether its slot in the index is lost until all rules are inserted into an empty index. */
+export function removeFlowRule(table: usize, rule: usize): bool {
+  return Classifier.remove(table, rule);
 }
 /** Rules have what their cached flows have counted; none of these is used any more. */
 export function invalidateFlows(table: usize): void {

@@ -2077,7 +2077,7 @@ export enum FlowTable {
   /** 1: some rule looks at more than MAC addresses, EtherType and port. */
   deep = 8,
   rules = 12,
-  /** Hash of rules: u32 slots, upper half of the hash and number of the rule + 1; open addressing. */
+  /** Hash of rules: buckets of four u32 slots, each upper half of the hash and number of the rule + 1; a full one goes on in the next. */
   index = 16,
   indexMask = 20,
   /** FlowMasks of rules by table: u32 addresses; u16 begin and end of each of 256 tables' part of them. */
@@ -2088,7 +2088,7 @@ export enum FlowTable {
   cacheMask = 36,
   megaflows = 40,
   megaflowMask = 44,
-  /** 4-way buckets of u32, as in `index`. */
+  /** Buckets as in `index`; a full one gives the place of another away. */
   buckets = 48,
   bucketMask = 52,
   /** Megaflows are used round by round: the next to be made, and the first of this generation. Run free. */

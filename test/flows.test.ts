@@ -624,6 +624,38 @@ describe("rules that change while frames come", () => {
   }, 20_000);
 });
 
+test("many rules that come and go are found as long as they are there", async () => {
+  const { host, ports, sw } = await bench("actions=drop", { rules: 256 });
+  const random = fc.sample(fc.integer({ min: 0, max: 0xffff }), { seed: 6, numRuns: 6000 });
+  const there = new Map<number, true>();
+  sw.flows.delete();
+  random.forEach((n, i) => {
+    const match = `dl_src=02:00:00:00:${(n >> 8).toString(16).padStart(2, "0")}:${(n & 255).toString(16).padStart(2, "0")}`;
+    sw.flows.add(`${match},actions=output:1`);
+    there.set(n, true);
+    if (there.size > 200) {
+      const [gone = 0] = there.keys();
+      there.delete(gone);
+      sw.flows.delete(
+        `dl_src=02:00:00:00:${(gone >> 8).toString(16).padStart(2, "0")}:${(gone & 255).toString(16).padStart(2, "0")}`,
+      );
+    }
+    if (i % 500 !== 499) return;
+    const froms = [...there.keys(), ...random.slice(0, 50)];
+    const frames = froms.map((m) =>
+      ether(
+        MACS[0] as string,
+        `02:00:00:00:${(m >> 8).toString(16)}:${(m & 255).toString(16)}`,
+        0x88b5,
+        Array(46).fill(0),
+      ),
+    );
+    ports[0]?.push(frames);
+    host.drain();
+    expect(taken(ports[1] as FramePort)).toHaveLength(froms.filter((m) => there.has(m)).length);
+  });
+}, 20_000);
+
 describe("resubmit", () => {
   test("in a circle ends, drops the frame, and is counted", async () => {
     const { host, ports, sw } = await bench([

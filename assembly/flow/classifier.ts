@@ -67,6 +67,9 @@ export class Hash {
 /** Of a slot: the upper half of the hash; the rest is a number + 1. */
 const TAG: u32 = 0xffff_0000;
 
+/** Number in a slot whose rule is gone while its bucket was full: others went on to the next bucket. */
+const REMOVED: u32 = 0xffff;
+
 export class Classifier {
   /**
    * The rule of `table` that the key at `key` hits, or 0. Adds the masks that were consulted to `FlowTable.consulted`.
@@ -83,6 +86,7 @@ export class Classifier {
     const index: usize = load<u32>(t, FlowTable.index);
     const indexMask = load<u32>(t, FlowTable.indexMask);
     const rules: usize = load<u32>(t, FlowTable.rules);
+    const tags = i32x4.splat(TAG);
     const range = load<u32>(load<u32>(t, FlowTable.tables) + table * 4);
     const list: usize = load<u32>(t, FlowTable.masks);
     let best: usize = 0;
@@ -109,20 +113,31 @@ export class Classifier {
         v128.and(k3, m3),
         load<u32>(mask, FlowMask.seed),
       );
+      // Four slots at a time, so that hardly any look finds more than other tags; a full bucket goes on in the next.
+      const tag = i32x4.splat(h & TAG);
       for (let i = h & indexMask; ; i = (i + 1) & indexMask) {
-        const slot = load<u32>(index + i * 4);
-        if (!slot) break;
-        if ((slot ^ h) & TAG) continue;
-        const rule = rules + ((slot & ~TAG) - 1) * FlowRule.SIZE;
-        if (<usize>load<u32>(rule, FlowRule.mask) != mask || !Hash.matches(key, mask, rule)) continue;
-        const its = <i32>load<u32>(rule, FlowRule.priority);
-        if (its > priority || (its == priority && load<u32>(rule, FlowRule.order) < order)) {
-          best = rule;
-          priority = its;
-          order = load<u32>(rule, FlowRule.order);
-          where = at;
+        const slots = v128.load(index + i * 16);
+        const same = i32x4.eq(v128.and(slots, tags), tag);
+        const full = i32x4.all_true(slots);
+        if (!(u32(v128.any_true(same)) | u32(full))) break;
+        let rule: usize = 0;
+        for (let bits = <u32>i32x4.bitmask(same); bits; bits &= bits - 1) {
+          const number = load<u32>(index + i * 16 + ctz(bits) * 4) & ~TAG;
+          if (!number || number == REMOVED) continue;
+          const one = rules + (number - 1) * FlowRule.SIZE;
+          if (<usize>load<u32>(one, FlowRule.mask) == mask && Hash.matches(key, mask, one)) rule = one;
         }
-        break;
+        if (rule) {
+          const its = <i32>load<u32>(rule, FlowRule.priority);
+          if (its > priority || (its == priority && load<u32>(rule, FlowRule.order) < order)) {
+            best = rule;
+            priority = its;
+            order = load<u32>(rule, FlowRule.order);
+            where = at;
+          }
+          break;
+        }
+        if (!full) break;
       }
     }
     v128.store(t, c0, FlowTable.consulted);
@@ -146,21 +161,29 @@ export class Classifier {
     store<u32>(at - 4, <u32>mask);
   }
 
-  /** Slot of the rules with this rule's mask and key, or the free one where they belong. */
+  /** Slot of the rules with this rule's mask and key, or a free one where they may stand. */
   static slot(t: usize, rule: usize): usize {
     const index: usize = load<u32>(t, FlowTable.index);
     const indexMask = load<u32>(t, FlowTable.indexMask);
     const rules: usize = load<u32>(t, FlowTable.rules);
     const mask: usize = load<u32>(rule, FlowRule.mask);
     const h = load<u32>(rule, FlowRule.hash);
-    let i = h & indexMask;
-    for (let slot = load<u32>(index + i * 4); slot; slot = load<u32>(index + i * 4)) {
-      const other = rules + ((slot & ~TAG) - 1) * FlowRule.SIZE;
-      const alike = !((slot ^ h) & TAG) && <usize>load<u32>(other, FlowRule.mask) == mask;
-      if (alike && Hash.matches(rule, mask, other)) break;
-      i = (i + 1) & indexMask;
+    let free: usize = 0;
+    let full = true;
+    for (let i = h & indexMask; full; i = (i + 1) & indexMask) {
+      full = i32x4.all_true(v128.load(index + i * 16));
+      for (let slot = index + i * 16; slot != index + i * 16 + 16; slot += 4) {
+        const value = load<u32>(slot);
+        const number = value & ~TAG;
+        if (!value || number == REMOVED) {
+          if (!free) free = slot;
+        } else if (!((value ^ h) & TAG)) {
+          const other = rules + (number - 1) * FlowRule.SIZE;
+          if (<usize>load<u32>(other, FlowRule.mask) == mask && Hash.matches(rule, mask, other)) return slot;
+        }
+      }
     }
-    return index + i * 4;
+    return free;
   }
 
   @inline static number(t: usize, rule: usize): u32 {
@@ -178,7 +201,7 @@ export class Classifier {
     const taken = load<u32>(slot);
     let link = slot;
     let next: usize = 0;
-    if (taken) {
+    if (taken && (taken & ~TAG) != REMOVED) {
       next = load<u32>(t, FlowTable.rules) + ((taken & ~TAG) - 1) * FlowRule.SIZE;
       for (; next && load<u32>(next, FlowRule.priority) >= priority; next = load<u32>(next, FlowRule.next))
         link = next;
@@ -188,7 +211,8 @@ export class Classifier {
     else store<u32>(link, <u32>rule, FlowRule.next);
   }
 
-  static remove(t: usize, rule: usize): void {
+  /** Returns whether a slot stays behind that can't be freed: when there are many, all rules are to be inserted anew. */
+  static remove(t: usize, rule: usize): bool {
     const slot = Classifier.slot(t, rule);
     const rules: usize = load<u32>(t, FlowTable.rules);
     const next: usize = load<u32>(rule, FlowRule.next);
@@ -198,24 +222,13 @@ export class Classifier {
       while (<usize>load<u32>(before, FlowRule.next) != rule) before = load<u32>(before, FlowRule.next);
       store<u32>(before, <u32>next, FlowRule.next);
     } else if (next) store<u32>(slot, (load<u32>(slot) & TAG) | Classifier.number(t, next));
-    else Classifier.close(t, slot);
-  }
-
-  /** Frees a slot: those behind it that would have been there move up, so that no search ends too early. */
-  static close(t: usize, slot: usize): void {
-    const index: usize = load<u32>(t, FlowTable.index);
-    const indexMask = load<u32>(t, FlowTable.indexMask);
-    const rules: usize = load<u32>(t, FlowTable.rules);
-    let hole = <u32>(slot - index) / 4;
-    for (let i = (hole + 1) & indexMask; ; i = (i + 1) & indexMask) {
-      const other = load<u32>(index + i * 4);
-      if (!other) break;
-      const home = load<u32>(rules + ((other & ~TAG) - 1) * FlowRule.SIZE, FlowRule.hash);
-      // It may move if its home isn't between the hole and where it is.
-      if (((i - home) & indexMask) < ((i - hole) & indexMask)) continue;
-      store<u32>(index + hole * 4, other);
-      hole = i;
+    else {
+      const index: usize = load<u32>(t, FlowTable.index);
+      const bucket = index + ((slot - index) & ~15);
+      const full = i32x4.all_true(v128.load(bucket));
+      store<u32>(slot, full ? REMOVED : 0);
+      return full;
     }
-    store<u32>(index + hole * 4, 0);
+    return false;
   }
 }

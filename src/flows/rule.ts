@@ -435,7 +435,12 @@ export const inOrder = (a: Rule, b: Rule): number => a.table - b.table || b.prio
 
 /** Rules with the same table, priority and match are the same: the later one replaces the other. */
 export function identity({ table, priority, match }: Pick<Rule, "table" | "priority" | "match">): string {
-  return `${table},${priority},${String.fromCharCode(...match.key, ...match.mask)}`;
+  return `${table},${priority},${bytesAsText(match.key)}${bytesAsText(match.mask)}`;
+}
+
+/** Bytes as a string, two in a character: to be a key of a map. */
+export function bytesAsText(bytes: Uint8Array): string {
+  return String.fromCharCode(...new Uint16Array(bytes.buffer, bytes.byteOffset, bytes.length >> 1));
 }
 
 /** Whether all frames that match `rule` match `selection` too, and it is in the table and has the cookie asked for. */

@@ -17,7 +17,7 @@ import {
 } from "../../assembly/layout.ts";
 import type { Core } from "../core/core.ts";
 import { createRing } from "../core/ring.ts";
-import { type Action, formatActions, identity, type Rule } from "./rule.ts";
+import { type Action, bytesAsText, formatActions, identity, type Rule } from "./rule.ts";
 
 /** Flows that are cached, masks of rules, and frames that wait for the controller. */
 const MEGAFLOWS = 4096;
@@ -47,6 +47,14 @@ export interface Entry {
   readonly address: number;
   readonly list: ActionList;
   readonly mask: RuleMask;
+}
+
+/** A rule to be added, with the names that it, its mask and its actions are found by. */
+interface Named {
+  readonly rule: Rule;
+  readonly name: string;
+  readonly mask: string;
+  readonly list: string;
 }
 
 /** A list of actions, which all rules that say the same share. */
@@ -86,6 +94,10 @@ export class FlowTable {
   #actionsUsed = 0;
   #order = 0;
   #resubmitting = 0;
+  /** Slots of the index that can't be used. */
+  #lost = 0;
+  /** What follows from masks and actions has to be worked out anew. */
+  #changed = true;
   readonly #changing = new Map<Place, number>();
 
   /** @throws RangeError where the memory is full */
@@ -95,8 +107,8 @@ export class FlowTable {
   ) {
     const { id, address } = core.place(Kind.FLOW_TABLE, Layout.SIZE, "flow table");
     const place = (bytes: number) => core.place(Kind.BYTES, bytes, "flow table", id).address;
-    let slots = 64;
-    while (slots < 2 * capacity) slots *= 2;
+    let buckets = 16;
+    while (buckets < capacity) buckets *= 2;
     this.address = address;
     this.#rules = place(capacity * FlowRule.SIZE);
     this.#actions = place(ACTIONS_PER_RULE * capacity * FlowAction.SIZE);
@@ -109,8 +121,8 @@ export class FlowTable {
       [Layout.id]: id,
       [Layout.generation]: 1,
       [Layout.rules]: this.#rules,
-      [Layout.index]: place(4 * slots),
-      [Layout.indexMask]: slots - 1,
+      [Layout.index]: place(16 * buckets),
+      [Layout.indexMask]: buckets - 1,
       [Layout.masks]: place(4 * MASKS),
       [Layout.tables]: place(4 * TABLES),
       [Layout.cache]: place(8 * CACHE),
@@ -137,13 +149,18 @@ export class FlowTable {
    * @throws RangeError where there is no room; then nothing has changed
    */
   add(rules: readonly Rule[]): void {
-    this.#checkRoom(rules);
+    const all = rules.map((rule) => ({
+      rule,
+      name: identity(rule),
+      mask: maskName(rule.table, rule.match.mask),
+      list: listName(rule),
+    }));
+    this.#checkRoom(all);
     this.core.exports.invalidateFlows(this.address);
-    for (const rule of rules) {
-      const name = identity(rule);
-      const old = this.entries.get(name);
-      if (old) this.#remove(name, old);
-      this.entries.set(name, this.#insert(rule));
+    for (const one of all) {
+      const old = this.entries.get(one.name);
+      if (old) this.#remove(one.name, old);
+      this.entries.set(one.name, this.#insert(one));
     }
     this.#conclude();
   }
@@ -155,6 +172,7 @@ export class FlowTable {
       const entry = this.entries.get(name);
       if (entry) this.#remove(name, entry);
     }
+    this.#changed = true;
     for (const mask of this.#masks.values()) mask.priority = 0;
     for (const { rule, mask } of this.entries.values())
       mask.priority = Math.max(mask.priority, rule.priority);
@@ -170,19 +188,16 @@ export class FlowTable {
     };
   }
 
-  #checkRoom(rules: readonly Rule[]): void {
+  #checkRoom(rules: readonly Named[]): void {
     const names = new Set<string>();
     const masks = new Set<string>();
     const lists = new Map<string, number>();
-    for (const rule of rules) {
-      const mask = maskName(rule.table, rule.match.mask);
-      const list = listName(rule);
-      names.add(identity(rule));
+    for (const { rule, name, mask, list } of rules) {
+      if (!this.entries.has(name)) names.add(name);
       if (!this.#masks.has(mask)) masks.add(mask);
       if (!this.#lists.has(list)) lists.set(list, rule.actions.length);
     }
-    let count = this.entries.size;
-    for (const name of names) if (!this.entries.has(name)) count++;
+    const count = this.entries.size + names.size;
     if (count > this.capacity) {
       throw new RangeError(
         `flows: ${count} rules, expected at most ${this.capacity}, or vswitch({ rules }) with more`,
@@ -196,12 +211,12 @@ export class FlowTable {
     if (actions > most) throw new RangeError(`flows: ${actions} different actions, expected at most ${most}`);
   }
 
-  #insert(rule: Rule): Entry {
+  #insert({ rule, mask: maskNamed, list: listNamed }: Named): Entry {
     const { core } = this;
     const number = this.#freeRules.pop() ?? this.#rulesUsed++;
     const address = this.#rules + number * FlowRule.SIZE;
-    const list = this.#list(rule);
-    const mask = this.#mask(rule);
+    const list = this.#list(rule, listNamed);
+    const mask = this.#mask(rule, maskNamed);
     core.bytes.fill(0, address, address + FlowRule.SIZE);
     core.bytes.set(rule.match.key, address);
     core.setU32(address + FlowRule.priority, rule.priority);
@@ -211,13 +226,16 @@ export class FlowTable {
     core.setU32(address + FlowRule.actionCount, list.actions.length);
     core.exports.insertFlowRule(this.address, address);
     mask.rules++;
-    mask.priority = Math.max(mask.priority, rule.priority);
+    if (rule.priority > mask.priority) {
+      mask.priority = rule.priority;
+      this.#changed = true;
+    }
     list.users++;
     return { rule, address, list, mask };
   }
 
   #remove(name: string, { address, list, mask }: Entry): void {
-    this.core.exports.removeFlowRule(this.address, address);
+    if (this.core.exports.removeFlowRule(this.address, address)) this.#lost++;
     this.entries.delete(name);
     this.#freeRules.push((address - this.#rules) / FlowRule.SIZE);
     if (--list.users === 0) {
@@ -233,8 +251,7 @@ export class FlowTable {
     }
   }
 
-  #list(rule: Rule): ActionList {
-    const name = listName(rule);
+  #list(rule: Rule, name: string): ActionList {
     const found = this.#lists.get(name);
     if (found) return found;
     const { length } = rule.actions;
@@ -293,8 +310,7 @@ export class FlowTable {
     }
   }
 
-  #mask({ table, match }: Rule): RuleMask {
-    const name = maskName(table, match.mask);
+  #mask({ table, match }: Rule, name: string): RuleMask {
     const found = this.#masks.get(name);
     if (found) return found;
     const { core } = this;
@@ -305,17 +321,31 @@ export class FlowTable {
     core.setU32(address + FlowMask.table, table);
     const mask = { name, address, table, bits: match.mask, rules: 0, priority: 0 };
     this.#masks.set(name, mask);
+    this.#changed = true;
     return mask;
   }
 
   /** Counts the lists of actions (`by` 1 or -1) after which a frame is looked up again, and those that change it. */
   #look({ actions }: ActionList, by: number): void {
+    this.#changed = true;
     if (actions.some(({ kind }) => kind === "resubmit")) this.#resubmitting += by;
     for (const field of changed(actions)) this.#changing.set(field, (this.#changing.get(field) ?? 0) + by);
   }
 
+  /** Inserts all rules into an empty index. */
+  #rebuild(): void {
+    const { core, address } = this;
+    const index = core.u32(address + Layout.index);
+    core.bytes.fill(0, index, index + 16 * (core.u32(address + Layout.indexMask) + 1));
+    for (const entry of this.entries.values()) core.exports.insertFlowRule(address, entry.address);
+    this.#lost = 0;
+  }
+
   /** What follows from the rules: the order of the masks, and what of a frame is looked at. */
   #conclude(): void {
+    if (this.#lost > this.capacity / 8) this.#rebuild();
+    if (!this.#changed) return;
+    this.#changed = false;
     const { core, address } = this;
     const union = new Uint8Array(FlowMatch.SIZE);
     const look = (at: number, bytes: number) => union.fill(255, at, at + bytes);
@@ -386,7 +416,7 @@ function plainMask(union: Uint8Array): Uint8Array {
 }
 
 const seed = (i: number): number => Math.imul(i + 1, 0x9e3779b1) >>> 0;
-const maskName = (table: number, mask: Uint8Array): string => `${table},${String.fromCharCode(...mask)}`;
+const maskName = (table: number, mask: Uint8Array): string => `${table},${bytesAsText(mask)}`;
 /** The table is told to the controller, and is a `resubmit`'s where none is named. */
 const listName = (rule: Rule): string => {
   const controls = rule.actions.some(({ kind }) => kind === "controller");
