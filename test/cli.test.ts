@@ -409,3 +409,41 @@ test("pvp refuses rules that it can't follow before there is traffic", () => {
   expect([status, stdout]).toEqual([2, ""]);
   expect(run("pvp", "--flow", file, "--attach", "sriov").stderr).toMatch(/flow: rules for the host's queues/);
 });
+
+test("flows: rules are added once understood, dumped in order, traced, run through a capture, and deleted", () => {
+  const file = join(folder, "flows.txt");
+  const flows = (...args: string[]) => run("flows", ...args);
+  expect(flows("add", file, "priority=10,in_port=nic0,udp,tp_dst=53,actions=output:guest0").status).toBe(0);
+  expect(flows("add", file, "table=0,priority=20,arp,actions=FLOOD").status).toBe(0);
+  const before = readFileSync(file, "utf8");
+  const bad = flows("add", file, "dl_vlan=4096,actions=drop");
+  expect(bad.stderr).toBe(
+    'iovtee: rules: line 1, column 9: "4096", expected a VLAN from 0 to 4095, or 0xffff for none\n',
+  );
+  expect(bad.status).toBe(2);
+  expect(readFileSync(file, "utf8")).toBe(before);
+  expect(flows("dump", file).stdout).toBe(
+    "table=0, priority=20,arp actions=FLOOD\ntable=0, priority=10,udp,in_port=0,tp_dst=53 actions=output:1\n",
+  );
+  expect(flows("dump", file, "--in", SAMPLE).stdout).toMatch(
+    /^cookie=0x0, table=0, n_packets=[1-9]\d*, n_bytes=[1-9]\d*, priority=20,arp /,
+  );
+  expect(flows("trace", file, "udp,tp_dst=53").stdout).toMatch(
+    /tp_dst=53 actions=output:1\nactions: output:1\n$/,
+  );
+  expect(flows("trace", file, "ffffffffffff0200000000010806").stdout).toMatch(/\nactions: FLOOD\n$/);
+  expect(flows("del", file, "arp").stdout).toBe("1 rule deleted\n");
+  expect(readFileSync(file, "utf8")).toBe("priority=10,in_port=nic0,udp,tp_dst=53,actions=output:guest0\n");
+  expect(flows("dump", join(folder, "none.txt")).stderr).toMatch(/none\.txt: no such file/);
+});
+
+test("pvp --lookup flows: by MAC address as learning does, or by the rules of a file", () => {
+  const few = ["--size", "64", "--packets", "1000", "--repeat", "1"];
+  const { status, stdout } = run("pvp", "--lookup", "flows", ...few);
+  expect(stdout).toMatch(/0 lost, 0 duplicated, 0 reordered, 0 corrupt/);
+  expect(status).toBe(0);
+  const file = join(folder, "swap.txt");
+  writeFileSync(file, "in_port=nic0,actions=output:guest0\nin_port=guest0,actions=output:nic0\n");
+  expect(run("pvp", "--lookup", "flows", "--flows", file, ...few).status).toBe(0);
+  expect(run("pvp", "--flows", file, ...few).stderr).toMatch(/flows: rules for lookup "learning"/);
+});

@@ -169,7 +169,7 @@ export class Classifier {
     const mask: usize = load<u32>(rule, FlowRule.mask);
     const h = load<u32>(rule, FlowRule.hash);
     let free: usize = 0;
-    let full = true;
+    let full: bool = true;
     for (let i = h & indexMask; full; i = (i + 1) & indexMask) {
       full = i32x4.all_true(v128.load(index + i * 16));
       for (let slot = index + i * 16; slot != index + i * 16 + 16; slot += 4) {

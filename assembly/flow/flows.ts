@@ -359,9 +359,10 @@ export class Flows {
 
   /** The learning bridge's answer. */
   static normal(sw: usize, port: usize, h: v128, f: u32, mark: u32): u32 {
-    const known = mark && mark <= load<u32>(sw, Switch.ports);
-    if (known && load<u32>(port, Port.trustsMark) && !load<u32>(sw, Switch.vlanAware))
-      return Learning.steered(sw, port, h, mark);
+    if (mark && load<u32>(port, Port.trustsMark) && !load<u32>(sw, Switch.vlanAware)) {
+      const known = Learning.marked(sw, mark);
+      if (known) return Learning.steered(sw, port, h, known);
+    }
     return Learning.lookup(sw, port, h, f);
   }
 
