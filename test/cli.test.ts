@@ -411,7 +411,7 @@ test("pvp refuses rules that it can't follow before there is traffic", () => {
 });
 
 test("flows: rules are added once understood, dumped in order, traced, run through a capture, and deleted", () => {
-  const file = join(folder, "flows.txt");
+  const file = join(folder, "openflow.txt");
   const flows = (...args: string[]) => run("flows", ...args);
   expect(flows("add", file, "priority=10,in_port=nic0,udp,tp_dst=53,actions=output:guest0").status).toBe(0);
   expect(flows("add", file, "table=0,priority=20,arp,actions=FLOOD").status).toBe(0);
