@@ -17,12 +17,14 @@ export const list =
     return named as Choice[];
   };
 
-/** Attachments by name, or all. */
-export const attachments = (text: string): Attach[] =>
-  text === "all" ? [...ATTACHMENTS] : list(ATTACHMENTS)(text);
+/** Attachments by name; VALE is the switch that a netmap port is on. */
+const named = (text: string): Attach[] =>
+  list([...ATTACHMENTS, "vale"])(text).map((name) => (name === "vale" ? "netmap" : name) as Attach);
 
-export const chain = (text: string): number | Attach[] =>
-  /^\d+$/.test(text) ? Number(text) : list(ATTACHMENTS)(text);
+/** Attachments by name, or all. */
+export const attachments = (text: string): Attach[] => (text === "all" ? [...ATTACHMENTS] : named(text));
+
+export const chain = (text: string): number | Attach[] => (/^\d+$/.test(text) ? Number(text) : named(text));
 
 export const numbers = (text: string): number[] => text.split(",").map(number);
 
