@@ -44,9 +44,11 @@ class Rig {
       const vmux = at.vmux({ nic, guests: [guest] });
       hostLcore = createLcore(at.core, 0);
       setPollers(at.core, hostLcore, Rig.#hostPollers(guest, vmux.address));
+      at.core.exports.beginLcore(hostLcore);
     }
     const guestLcore = createLcore(at.core, 0);
     setPollers(at.core, guestLcore, [{ kind: Kind.GUEST, address: guest.address, owner: 0 }]);
+    at.core.exports.beginLcore(guestLcore);
     const from = localMac(0xff, 1);
     const generator = new FrameGenerator(at.core, { size, to: [guest.mac], from, flows: 64 });
     return new Rig(name, at, nic, generator, hostLcore, guestLcore);
