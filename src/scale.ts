@@ -95,8 +95,11 @@ export async function scale(options: ScaleOptions): Promise<ScaleReport> {
     runs: [],
   };
   const rigs: Rig[] = [];
+  // A card's port is one guest's: beside others, passthrough is measured with one.
+  const fits = (attach: Attach, n: number) => n === 1 || attach !== "passthrough" || o.attach.length === 1;
   for (const attach of o.attach)
-    for (const one of guests) rigs.push(await Rig.create(attach, one, Math.min(busy, one), size, o));
+    for (const one of guests.filter((n) => fits(attach, n)))
+      rigs.push(await Rig.create(attach, one, Math.min(busy, one), size, o));
   for (const rig of rigs) rig.warmUp();
   for (let round = 0; round < o.repeat; round++) {
     for (const [i, rig] of rigs.entries()) {

@@ -105,7 +105,9 @@ export class Testbed {
     }
     const count = o.guests * chain;
     const { cardRing = o.ring, queues = 1, flowOffload = true } = o;
-    const buffers = Math.min(65535, 1024 + cardRing * (3 + queues));
+    // Of vmdq each guest has a receive queue of the card, full of host buffers.
+    const sorted = row.filter((attach) => attach === "vmdq").length * o.guests;
+    const buffers = Math.min(65535, 1024 + cardRing * (3 + queues) + sorted * o.ring);
     // Whole pages for each guest; host buffers; the NIC's rings; the tables of each object.
     const guestBytes = Math.ceil((o.ring * 5000 + 64 * 2176) / 65536) * 65536 + o.ring * 300 + 32768;
     // What the card sends of functions, it reads first: all frames of a ring.

@@ -3,6 +3,7 @@ import { describe, expect, test } from "vitest";
 import { sharedMemory } from "#platform";
 import { ATTACHMENTS, type Attach } from "../src/attach/names.ts";
 import { pvp } from "../src/index.ts";
+import { scale } from "../src/scale.ts";
 
 /** Copies by the host for a packet there and back, and its notifications: exactly, or at most one for a burst. */
 const EXPECTED: Record<Attach, { copies: number; notifications: number | "a burst" }> = {
@@ -45,6 +46,19 @@ describe.each(ATTACHMENTS)("%s", (attach) => {
       expect(runs[0]?.copiesPerPacket).toBeLessThanOrEqual(attach === "iovtee" ? 2 : copies);
     },
   );
+});
+
+test("many guests side by side, over each attachment that allows them: all get the same", async () => {
+  const { runs } = await scale({ attach: [...ATTACHMENTS], guests: [1, 32], ring: 128, repeat: 1 });
+  // A card's port is one guest's.
+  expect(runs.map(({ attach, guests }) => `${attach} ${guests}`)).toEqual(
+    ATTACHMENTS.flatMap((attach) => [`${attach} 1`, ...(attach === "passthrough" ? [] : [`${attach} 32`])]),
+  );
+  for (const run of runs) {
+    expect(run, run.attach).toMatchObject({ lost: 0, duplicated: 0, reordered: 0, corrupt: 0 });
+    expect(run.jain, run.attach).toBeGreaterThan(0.95);
+    expect(run.mpps, run.attach).toBeGreaterThan(0);
+  }
 });
 
 test("vhost with zero-copy transmit: one copy, on the way in", async () => {

@@ -40,7 +40,10 @@ export interface NicOptions {
   budget?: number;
   /** Descriptors in each receive and transmit ring, a power of two; default 256. */
   ring?: number;
-  /** The same for the receive ring of a guest that is mapped; default `ring`. It can use no more than the guest's has. */
+  /**
+   * The same for the receive ring of one guest's own, mapped or by VMDq; default `ring`. A mapped one can use no more than
+   * the guest's has.
+   */
   mappedRing?: number;
   /** Most receive queues, up to 1024; default 64. A guest that is mapped has one of its own. */
   queues?: number;
@@ -224,7 +227,7 @@ export class Nic {
    * @throws RangeError where there are as many as there may be, or the memory is full
    */
   addSortedQueue(burst: number): number {
-    const queue = this.#addRxQueue(this.ring, {
+    const queue = this.#addRxQueue(this.#mappedRing, {
       [RxQueue.enabled]: 1,
       [RxQueue.mode]: MODES[this.#mode ?? "interrupt"],
       [RxQueue.budget]: this.#budget ?? burst,
