@@ -435,12 +435,18 @@ export const inOrder = (a: Rule, b: Rule): number => a.table - b.table || b.prio
 
 /** Rules with the same table, priority and match are the same: the later one replaces the other. */
 export function identity({ table, priority, match }: Pick<Rule, "table" | "priority" | "match">): string {
-  return `${table},${priority},${bytesAsText(match.key)}${bytesAsText(match.mask)}`;
+  // "/" is odd, so it is no place: here the key ends.
+  return `${table},${priority},${bytesAsText(match.key)}/${bytesAsText(match.mask)}`;
 }
 
-/** Bytes as a string, two in a character: to be a key of a map. */
+/** Bytes as a string, to be a key of a map: the place of each two that aren't 0, which few are, and the two. */
 export function bytesAsText(bytes: Uint8Array): string {
-  return String.fromCharCode(...new Uint16Array(bytes.buffer, bytes.byteOffset, bytes.length >> 1));
+  let text = "";
+  for (let at = 0; at < bytes.length; at += 2) {
+    const two = (bytes[at] as number) | ((bytes[at + 1] as number) << 8);
+    if (two !== 0) text += String.fromCharCode(at, two);
+  }
+  return text;
 }
 
 /** Whether all frames that match `rule` match `selection` too, and it is in the table and has the cookie asked for. */
