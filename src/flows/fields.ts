@@ -121,23 +121,28 @@ function address(bytes: (text: string) => Uint8Array | undefined, size: number) 
     const length = right === undefined ? 8 * size : wholeNumber(right, 8 * size);
     const mask = length === undefined ? bytes(right as string) : prefix(length, size);
     if (!value || !mask || more !== undefined) return undefined;
-    return { value: value.map((byte, i) => byte & (mask[i] as number)), mask };
+    for (let i = 0; i < size; i++) value[i] = (value[i] as number) & (mask[i] as number);
+    return { value, mask };
   };
 }
 
 /** A mask of `size` bytes whose first `length` bits are set. */
 export function prefix(length: number, size: number): Uint8Array {
-  return Uint8Array.from(
-    { length: size },
-    (_, i) => (0xff00 >> Math.max(0, Math.min(8, length - 8 * i))) & 255,
-  );
+  const mask = new Uint8Array(size);
+  for (let i = 0; 8 * i < length; i++) mask[i] = 0xff00 >> Math.min(8, length - 8 * i);
+  return mask;
 }
 
 export function ipv4Bytes(text: string): Uint8Array | undefined {
   const match = /^(\d{1,3})\.(\d{1,3})\.(\d{1,3})\.(\d{1,3})$/.exec(text);
   if (!match) return undefined;
-  const bytes = [Number(match[1]), Number(match[2]), Number(match[3]), Number(match[4])];
-  return bytes.every((byte) => byte < 256) ? Uint8Array.from(bytes) : undefined;
+  const bytes = new Uint8Array(4);
+  for (let i = 0; i < 4; i++) {
+    const byte = Number(match[i + 1]);
+    if (byte > 255) return undefined;
+    bytes[i] = byte;
+  }
+  return bytes;
 }
 
 export function ipv6Bytes(text: string): Uint8Array | undefined {

@@ -211,13 +211,15 @@ class Parser {
   #set(name: string, start: number, { value, mask }: Masked, at: number): void {
     const { key } = this.match;
     const set = this.match.mask;
-    value.forEach((byte, i) => {
+    const given = this.#given.has(name);
+    for (let i = 0; i < value.length; i++) {
+      const byte = value[i] as number;
       const both = (set[start + i] as number) & (mask[i] as number);
-      if (((key[start + i] as number) ^ byte) & both || (this.#given.has(name) && both))
+      if (((key[start + i] as number) ^ byte) & both || (given && both))
         this.fail(at, `${name} once, and nothing that contradicts it`);
       key[start + i] = (key[start + i] as number) | byte;
       set[start + i] = (set[start + i] as number) | (mask[i] as number);
-    });
+    }
     this.#given.add(name);
   }
 

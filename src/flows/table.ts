@@ -1,6 +1,7 @@
 /** A flow table in the core's memory (layout: `FlowTable`): its rules are written here, and looked up there. */
 import {
   BURST_MAX,
+  FLOW_ACTIONS,
   FLOW_SAME,
   FlowAction,
   FlowActionKind,
@@ -189,6 +190,14 @@ export class FlowTable {
   }
 
   #checkRoom(rules: readonly Named[]): void {
+    // A few fit even if nothing of them is there yet.
+    const { length } = rules;
+    if (
+      this.entries.size + length <= this.capacity &&
+      this.#masks.size + length <= MASKS &&
+      this.#actionsUsed + length * FLOW_ACTIONS <= ACTIONS_PER_RULE * this.capacity
+    )
+      return;
     const names = new Set<string>();
     const masks = new Set<string>();
     const lists = new Map<string, number>();
@@ -419,7 +428,11 @@ const seed = (i: number): number => Math.imul(i + 1, 0x9e3779b1) >>> 0;
 const maskName = (table: number, mask: Uint8Array): string => `${table},${bytesAsText(mask)}`;
 /** The table is told to the controller, and is a `resubmit`'s where none is named. */
 const listName = (rule: Rule): string => {
-  const controls = rule.actions.some(({ kind }) => kind === "controller");
-  const fields = rule.actions.map((action) => (action.kind === "set" ? action.field : ""));
-  return `${controls ? rule.table : ""} ${fields.join("")} ${formatActions(rule.actions)}`;
+  let table = "";
+  let fields = "";
+  for (const action of rule.actions) {
+    if (action.kind === "controller") table = `${rule.table}`;
+    else if (action.kind === "set") fields += action.field;
+  }
+  return `${table} ${fields} ${formatActions(rule.actions)}`;
 };
