@@ -204,7 +204,7 @@ export class Host implements Counted {
     });
   }
 
-  paused<T>(change: () => T): T {
+  paused<T>(change: () => T, { placed = false }: { placed?: boolean } = {}): T {
     this.core.refuseInLookup();
     if (this.#changing++ === 0) {
       for (const lcore of this.lcores) lcore.pause();
@@ -218,7 +218,7 @@ export class Host implements Counted {
       if (--this.#changing === 0) {
         try {
           // Not under one that didn't pause: nothing was changed then.
-          if (atRest) place(this, this.#lcores, this.#placed);
+          if (atRest && !placed) place(this, this.#lcores, this.#placed);
         } finally {
           for (const lcore of this.lcores) lcore.resume();
         }

@@ -12,9 +12,10 @@ export interface HostMemory {
   /**
    * Makes a change to what lcores use, while none of them touches anything; afterwards they poll what is there then.
    * Changes may be nested.
+   * @param options `placed`: what they poll stays as it is
    * @throws LcoreError where an lcore doesn't pause
    */
-  paused<T>(change: () => T): T;
+  paused<T>(change: () => T, options?: { placed?: boolean }): T;
   /** Sets the core's clock, by which addresses age and rates are kept. */
   tick(): void;
   /**

@@ -92,7 +92,7 @@ export class Flows {
    */
   add(text: string | readonly string[]): void {
     const rules = parseFlows(text, this.ports);
-    this.host.paused(() => this.#table.add(rules));
+    this.host.paused(() => this.#table.add(rules), { placed: true });
   }
 
   /**
@@ -103,14 +103,14 @@ export class Flows {
    */
   delete(match = "", { strict = false }: { strict?: boolean } = {}): number {
     const names = select(this.#rules(), match, { strict, ports: this.ports });
-    this.host.paused(() => this.#table.remove(names));
+    this.host.paused(() => this.#table.remove(names), { placed: true });
     return names.length;
   }
 
   /** The rules by table and priority, with what they have counted. */
   dump(): FlowStats[] {
     // What cached flows have counted is given to their rules.
-    this.host.paused(() => this.host.core.exports.countFlows(this.address));
+    this.host.paused(() => this.host.core.exports.countFlows(this.address), { placed: true });
     const entries = [...this.#table.entries.values()].sort((a, b) => inOrder(a.rule, b.rule));
     return entries.map((entry) => this.#stats(entry));
   }
