@@ -2003,7 +2003,7 @@ export enum Megaflow {
   /** Port, or Destination; and for Destination.DROP the reason (Drop). */
   to = 132,
   why = 136,
-  /** Address of its FlowMask. */
+  /** Address of its FlowMask; 0: found by the cache only. */
   under = 140,
   /** u64 counters that its rules don't have yet. */
   packets = 144,
@@ -2105,6 +2105,9 @@ export enum FlowTable {
   exact = 120,
   /** A place for each frame of a burst, where it is changed; a guest can't change it there. */
   places = 80,
+  /** Share of the looks for a megaflow that found one, of 65536, the last ones counting most; and looks not taken since the last. */
+  worth = 84,
+  spared = 88,
   /** u64 counters: frames whose flow wasn't in the cache, but cached, and not even that; flows that ask for too much. */
   megaflowHits = 96,
   misses = 104,

@@ -403,11 +403,15 @@ export class Flows {
     v128.store(key, k1, 16);
     v128.store(key, k2, 32);
     v128.store(key, k3, 48);
-    flow = Megaflows.lookup(t, key);
+    const shared = Megaflows.isWorthwhile(t);
+    if (shared) {
+      flow = Megaflows.lookup(t, key);
+      Megaflows.learn(t, flow != 0);
+    }
     if (flow) Count.add(t + FlowTable.megaflowHits, 1);
     else {
       Count.add(t + FlowTable.misses, 1);
-      flow = Translation.run(sw, t, port);
+      flow = Translation.run(sw, t, port, shared);
     }
     const h = Hash.of(t, k0, k1, k2, k3, 0);
     const slot = load<u32>(t, FlowTable.cache) + (h & load<u32>(t, FlowTable.cacheMask)) * 8;

@@ -9,9 +9,29 @@ import { Classifier, Hash } from "./classifier";
 
 const TAG: u32 = 0xffff_0000;
 
+/** `FlowTable.worth` where all looks find one, and below which they cost more than they save. */
+const ALL: i32 = 65536;
+const TOO_FEW: i32 = ALL / 8;
+/** Where they do, one frame in so many is looked for all the same, and its flow is to be found: to see when that changes. */
+const SAMPLE: u32 = 16;
+
 export class Megaflows {
   @inline static at(t: usize, n: u32): usize {
     return load<u32>(t, FlowTable.megaflows) + (n & load<u32>(t, FlowTable.megaflowMask)) * Megaflow.SIZE;
+  }
+
+  /** Whether to look for the next frame's flow, and let others find it. Where each frame is a new flow no look finds any. */
+  static isWorthwhile(t: usize): bool {
+    const spared = load<u32>(t, FlowTable.spared) + 1;
+    const look = <i32>load<u32>(t, FlowTable.worth) >= TOO_FEW || spared == SAMPLE;
+    store<u32>(t, look ? 0 : spared, FlowTable.spared);
+    return look;
+  }
+
+  /** A look has found a flow, or none. */
+  static learn(t: usize, found: bool): void {
+    const worth = <i32>load<u32>(t, FlowTable.worth);
+    store<u32>(t, worth + (((found ? ALL : 0) - worth) >> 6), FlowTable.worth);
   }
 
   /** The flow of the key at `key`, or 0. */
@@ -68,15 +88,21 @@ export class Megaflows {
     return flow;
   }
 
-  /** The flow that `make` gave last, for all frames that agree with the key at `key` in `FlowTable.consulted`. */
+  /** The flow that `make` gave last is of all frames that agree with the key at `key` in the mask at `mask`. */
+  static write(flow: usize, key: usize, mask: usize): void {
+    store<u32>(flow, 0, Megaflow.under);
+    for (let i: usize = 0; i < <usize>FlowMatch.SIZE; i += 16) {
+      const bits = v128.load(mask + i);
+      v128.store(flow + i, v128.and(v128.load(key + i), bits));
+      v128.store(flow + i, bits, Megaflow.mask);
+    }
+  }
+
+  /** The flow that `make` gave last can be found, by all frames that agree with the key at `key` in `FlowTable.consulted`. */
   static publish(t: usize, flow: usize, key: usize): void {
     const under = Megaflows.mask(t);
+    Megaflows.write(flow, key, under);
     store<u32>(flow, <u32>under, Megaflow.under);
-    for (let i: usize = 0; i < <usize>FlowMatch.SIZE; i += 16) {
-      const mask = v128.load(under + i);
-      v128.store(flow + i, v128.and(v128.load(key + i), mask));
-      v128.store(flow + i, mask, Megaflow.mask);
-    }
     const h = Hash.under(t, key, under, load<u32>(under, FlowMask.seed));
     const bucket = load<u32>(t, FlowTable.buckets) + (h & load<u32>(t, FlowTable.bucketMask)) * 16;
     const number = <u32>(flow - load<u32>(t, FlowTable.megaflows)) / Megaflow.SIZE + 1;
@@ -155,5 +181,6 @@ export class Megaflows {
     store<u32>(t, load<u32>(t, FlowTable.next), FlowTable.first);
     store<u32>(t, load<u32>(t, FlowTable.generation) + 1, FlowTable.generation);
     store<u32>(t, 0, FlowTable.maskCount);
+    store<u32>(t, ALL, FlowTable.worth);
   }
 }

@@ -30,8 +30,8 @@ enum Outcome {
 }
 
 export class Translation {
-  /** Makes the flow of the key at `FlowTable.key`, of a frame that came in at `port`. */
-  static run(sw: usize, t: usize, port: usize): usize {
+  /** Makes the flow of the key at `FlowTable.key`, of a frame that came in at `port`; `shared`: others are to find it. */
+  static run(sw: usize, t: usize, port: usize, shared: bool): usize {
     const flow = Megaflows.make(t);
     const key = t + FlowTable.key;
     const edited = t + FlowTable.edited;
@@ -44,7 +44,8 @@ export class Translation {
     store<u16>(consulted, 0xffff, FlowMatch.inPort);
     const outcome = Translation.apply(t, flow, 0);
     Translation.conclude(sw, t, flow, port, outcome != Outcome.TOO_DEEP);
-    Megaflows.publish(t, flow, key);
+    if (shared) Megaflows.publish(t, flow, key);
+    else Megaflows.write(flow, key, consulted);
     return flow;
   }
 

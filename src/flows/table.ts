@@ -121,6 +121,7 @@ export class FlowTable {
     core.setFields(address, {
       [Layout.id]: id,
       [Layout.generation]: 1,
+      [Layout.worth]: 65536,
       [Layout.rules]: this.#rules,
       [Layout.index]: place(16 * buckets),
       [Layout.indexMask]: buckets - 1,
