@@ -656,6 +656,39 @@ test("many rules that come and go are found as long as they are there", async ()
   });
 }, 20_000);
 
+test("megaflows are not looked for while each frame is a new flow, and again when frames share them", async () => {
+  const { host, ports, sw } = await bench([
+    "priority=3,udp,tp_src=4000,tp_dst=80,actions=output:2",
+    "priority=2,udp,actions=output:1",
+    "priority=1,ip,nw_src=10.9.9.9,actions=drop",
+  ]);
+  const { core } = host;
+  const count = (at: number) => core.counter(sw.flows.address + at);
+  /** Frames that are each a new flow to the cache. */
+  const send = (n: number, of: (i: number) => { source: string; from: number; to: number }) => {
+    for (let i = 0; i < n; i++) {
+      const { source, from, to } = of(i);
+      const datagram = segment({ protocol: UDP, from, to, flags: 0, bytes: 20 });
+      const packet = ipv4(
+        { from: source, to: "10.0.0.2", protocol: UDP, fragment: 0, options: [] },
+        datagram,
+      );
+      ports[0]?.push([ether(MACS[1] as string, MACS[0] as string, IPV4, packet)]);
+      host.drain();
+    }
+    return ports.map((port) => taken(port).length);
+  };
+  // What is consulted are the ports.
+  expect(send(200, (i) => ({ source: "10.0.0.1", from: 5000 + i, to: 90 }))).toEqual([0, 200, 0, 0]);
+  expect(count(FlowTable.misses)).toBe(200);
+  expect(core.u32(sw.flows.address + FlowTable.worth)).toBeLessThan(65536 / 8);
+  // All of one megaflow.
+  expect(send(200, (i) => ({ source: `10.0.1.${i}`, from: 4000, to: 80 }))).toEqual([0, 0, 200, 0]);
+  expect(count(FlowTable.megaflowHits)).toBeGreaterThan(100);
+  expect(core.u32(sw.flows.address + FlowTable.worth)).toBeGreaterThan(65536 / 2);
+  expect(send(100, (i) => ({ source: "10.0.2.1", from: 4000, to: 80 + (i & 1) }))).toEqual([0, 50, 50, 0]);
+});
+
 describe("resubmit", () => {
   test("in a circle ends, drops the frame, and is counted", async () => {
     const { host, ports, sw } = await bench([
