@@ -11,16 +11,25 @@ import { FlowMask, FlowRule, FlowTable } from "../layout";
  */
 export class Hash {
   @inline static of(t: usize, a: v128, b: v128, c: v128, d: v128, seed: u32): u32 {
-    const sum = i32x4.add(
+    return Hash.mix(i32x4.add(Hash.three(t, a, b, c), Hash.last(t, d)), seed);
+  }
+
+  /** What the first three parts add to a hash; of those that are 0 nothing. */
+  @inline static three(t: usize, a: v128, b: v128, c: v128): v128 {
+    return i32x4.add(
       i32x4.add(
         i32x4.mul(a, v128.load(t, FlowTable.factors)),
         i32x4.mul(b, v128.load(t, FlowTable.factors + 16)),
       ),
-      i32x4.add(
-        i32x4.mul(c, v128.load(t, FlowTable.factors + 32)),
-        i32x4.mul(d, v128.load(t, FlowTable.factors + 48)),
-      ),
+      i32x4.mul(c, v128.load(t, FlowTable.factors + 32)),
     );
+  }
+
+  @inline static last(t: usize, d: v128): v128 {
+    return i32x4.mul(d, v128.load(t, FlowTable.factors + 48));
+  }
+
+  @inline static mix(sum: v128, seed: u32): u32 {
     const x =
       (<u64>i64x2.extract_lane(sum, 0) ^ seed) * 0x9e3779b97f4a7c15 +
       <u64>i64x2.extract_lane(sum, 1) * 0xc2b2ae3d27d4eb4f;
@@ -29,13 +38,7 @@ export class Hash {
 
   /** Of three parts; the upper bits are the better ones. */
   @inline static wide(t: usize, a: v128, b: v128, c: v128): u64 {
-    const sum = i32x4.add(
-      i32x4.add(
-        i32x4.mul(a, v128.load(t, FlowTable.factors)),
-        i32x4.mul(b, v128.load(t, FlowTable.factors + 16)),
-      ),
-      i32x4.mul(c, v128.load(t, FlowTable.factors + 32)),
-    );
+    const sum = Hash.three(t, a, b, c);
     return (
       <u64>i64x2.extract_lane(sum, 0) * 0x9e3779b97f4a7c15 +
       <u64>i64x2.extract_lane(sum, 1) * 0xc2b2ae3d27d4eb4f
@@ -87,6 +90,8 @@ export class Classifier {
     const indexMask = load<u32>(t, FlowTable.indexMask);
     const rules: usize = load<u32>(t, FlowTable.rules);
     const tags = i32x4.splat(TAG);
+    // Few rules look at the last part: IPv6 destinations, and addresses in ARP.
+    const whole = v128.any_true(v128.load(t, FlowTable.union + 48));
     const range = load<u32>(load<u32>(t, FlowTable.tables) + table * 4);
     const list: usize = load<u32>(t, FlowTable.masks);
     let best: usize = 0;
@@ -100,28 +105,26 @@ export class Classifier {
       const m0 = v128.load(mask);
       const m1 = v128.load(mask, 16);
       const m2 = v128.load(mask, 32);
-      const m3 = v128.load(mask, 48);
       c0 = v128.or(c0, m0);
       c1 = v128.or(c1, m1);
       c2 = v128.or(c2, m2);
-      c3 = v128.or(c3, m3);
-      const h = Hash.of(
-        t,
-        v128.and(k0, m0),
-        v128.and(k1, m1),
-        v128.and(k2, m2),
-        v128.and(k3, m3),
-        load<u32>(mask, FlowMask.seed),
-      );
+      let sum = Hash.three(t, v128.and(k0, m0), v128.and(k1, m1), v128.and(k2, m2));
+      if (whole) {
+        const m3 = v128.load(mask, 48);
+        c3 = v128.or(c3, m3);
+        sum = i32x4.add(sum, Hash.last(t, v128.and(k3, m3)));
+      }
+      const h = Hash.mix(sum, load<u32>(mask, FlowMask.seed));
       // Four slots at a time, so that hardly any look finds more than other tags; a full bucket goes on in the next.
       const tag = i32x4.splat(h & TAG);
       for (let i = h & indexMask; ; i = (i + 1) & indexMask) {
         const slots = v128.load(index + i * 16);
-        const same = i32x4.eq(v128.and(slots, tags), tag);
-        const full = i32x4.all_true(slots);
-        if (!(u32(v128.any_true(same)) | u32(full))) break;
+        let bits = <u32>i32x4.bitmask(i32x4.eq(v128.and(slots, tags), tag));
+        // Of a bucket that ever went on in the next one no slot is free any more: the last one tells.
+        const last = i32x4.extract_lane(slots, 3);
+        if (!(bits | <u32>last)) break;
         let rule: usize = 0;
-        for (let bits = <u32>i32x4.bitmask(same); bits; bits &= bits - 1) {
+        for (; bits; bits &= bits - 1) {
           const number = load<u32>(index + i * 16 + ctz(bits) * 4) & ~TAG;
           if (!number || number == REMOVED) continue;
           const one = rules + (number - 1) * FlowRule.SIZE;
@@ -137,7 +140,7 @@ export class Classifier {
           }
           break;
         }
-        if (!full) break;
+        if (!last) break;
       }
     }
     v128.store(t, c0, FlowTable.consulted);
