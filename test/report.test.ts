@@ -4,6 +4,7 @@ import { expect, test } from "vitest";
 import type { PvpReport } from "../src/pvp.ts";
 import { type BenchReport, merge } from "../src/report/bench.ts";
 import { page } from "../src/report/html.ts";
+import { disturbed } from "../src/report/table.ts";
 import { REPORT, run, runtime } from "./bench-report.ts";
 
 /** Strictly: an entity without a name, an open element, a twofold attribute throw. */
@@ -204,6 +205,16 @@ test("passes become one report: medians of figures, sums of counts, ratios to No
   });
   expect(merge(deno, node).runs[0]).toMatchObject({ mpps: 20, ratioToNode: 0.5, gainVsVhost: null });
   expect(merge(deno).runs[0]?.ratioToNode).toBeNull();
+});
+
+test("where rounds differ by more than half, text says that the machine is busy, as the page does", () => {
+  const between = (slowest: number, fastest: number) => [{ mppsMin: slowest, mppsMax: fastest }];
+  expect(disturbed(between(20, 30))).toEqual([]);
+  expect(disturbed([])).toEqual([]);
+  expect(disturbed(between(Number.NaN, Number.NaN))).toEqual([]);
+  expect(disturbed([...between(10, 46), ...between(10, 40), ...between(10, 11)])).toEqual([
+    expect.stringContaining("a factor of 4.0 (the median over all runs): the machine is busy"),
+  ]);
 });
 
 test("where no clock moved there is no rate, and nothing is drawn", () => {

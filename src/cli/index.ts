@@ -19,11 +19,11 @@ import {
   scale,
 } from "../index.ts";
 import { checked } from "../pvp.ts";
-import { isClean, missing, NOISY, spread } from "../report/bench.ts";
+import { isClean, missing } from "../report/bench.ts";
 import { explanation } from "../report/datapaths.ts";
 import { fewFrames, latencyTable } from "../report/latency-table.ts";
 import { scaleTable } from "../report/scale-table.ts";
-import { benchTable, flowLines, table, verdict } from "../report/table.ts";
+import { benchTable, disturbed, flowLines, table, verdict } from "../report/table.ts";
 import { type Found, findRuntimes } from "../runtimes/index.ts";
 import { attachments, chain, number, numbers, size, sizes } from "./arguments.ts";
 import { type BenchOptions, bench, isSound } from "./bench.ts";
@@ -94,7 +94,8 @@ function status(report: Report): number {
 function print(report: Report): void {
   const lines: string[] = [];
   if (report.runs.length > 0) {
-    if (report.command === "pvp") lines.push(table(report), ...flowLines(report), verdict(report));
+    if (report.command === "pvp")
+      lines.push(table(report), ...flowLines(report), verdict(report), ...disturbed(report.runs));
     else if (report.command === "scale") lines.push(scaleTable(report), verdict(report));
     else {
       lines.push(latencyTable(report), ...fewFrames(report));
@@ -230,10 +231,7 @@ async function runBench({ runtimes, json, html, curves, ...options }: BenchFlags
   else {
     const runs = report.runtimes.flatMap((one) => one.report?.runs ?? []);
     if (runs.length > 0) process.stdout.write(`${benchTable(report)}\n${verdict({ runs })}\n`);
-    if (spread(report) > NOISY)
-      process.stdout.write(
-        `between slowest and fastest round lies a factor of ${spread(report).toFixed(1)}: the machine is busy\n`,
-      );
+    for (const line of disturbed(runs)) process.stdout.write(`${line}\n`);
     for (const { names, howToInstall } of missing(report))
       process.stdout.write(`not found: ${names.join(", ")} (${howToInstall})\n`);
     if (report.interrupted) process.stdout.write("interrupted: the figures are of what ran before\n");

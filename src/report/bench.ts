@@ -50,8 +50,7 @@ export function missing({ runtimes }: BenchReport): { names: string[]; howToInst
 export const NOISY = 1.5;
 
 /** Fastest over slowest round, the median over all runs: how much the figures moved. NaN where nothing was measured. */
-export function spread({ runtimes }: BenchReport): number {
-  const runs = runtimes.flatMap(({ report }) => report?.runs ?? []);
+export function spread(runs: readonly Pick<PvpRun, "mppsMin" | "mppsMax">[]): number {
   return median(numbers(runs.map((run) => (run.mppsMin ? run.mppsMax / run.mppsMin : Number.NaN))));
 }
 

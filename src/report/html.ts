@@ -43,7 +43,7 @@ function summary(bench: BenchReport, measured: Measured[]): Markup {
   const runs = measured.flatMap(({ report }) => report.runs);
   const sum = (field: "packets" | "lost" | "duplicated" | "reordered" | "corrupt") =>
     count(runs.reduce((n, run) => n + run[field], 0));
-  const moved = spread(bench);
+  const moved = spread(runs);
   const [first] = measured;
   const gains = first?.report.runs.filter((run) => run.gainVsVhost !== null) ?? [];
   return html`<p>What each way of attaching a guest to a virtual switch costs, as measured by <code>iovtee bench</code>${

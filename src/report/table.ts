@@ -1,7 +1,7 @@
 /** The report of a run as a table for people. */
 import Table from "cli-table3";
 import type { PvpReport } from "../pvp.ts";
-import type { BenchReport, Checks } from "./bench.ts";
+import { type BenchReport, type Checks, NOISY, spread } from "./bench.ts";
 
 const fixed = (n: number, digits: number) => (Number.isFinite(n) ? n.toFixed(digits) : "-");
 
@@ -76,6 +76,15 @@ export function flowLines({ runs }: PvpReport): string[] {
         `${attach} ${frame}: rule #${id}, ${hits.toLocaleString("en-US")} packets: ${rule}`,
     ),
   );
+}
+
+/** A line that says so where the rounds differ so much that something else must have used the machine. */
+export function disturbed(runs: Parameters<typeof spread>[0]): string[] {
+  const factor = spread(runs);
+  if (!(factor > NOISY)) return [];
+  return [
+    `between slowest and fastest round lies a factor of ${fixed(factor, 1)} (the median over all runs): the machine is busy`,
+  ];
 }
 
 /** How many packets were checked, and what was wrong with them; then what was dropped, and why. */
