@@ -30,13 +30,13 @@ test.each([
   ["pvp", 13],
   ["bench", 7],
   ["scale", 8],
-])("the README names every option of %s", (command, least) => {
+])("docs/command.md names every option of %s", (command, least) => {
   const options = [...run(command, "--help").stdout.matchAll(/^ {2}(--[a-z-]+)/gm)].map(
     (m) => m[1] as string,
   );
-  const readme = readFileSync("README.md", "utf8");
+  const text = readFileSync("docs/command.md", "utf8");
   expect(options.length).toBeGreaterThanOrEqual(least);
-  expect(options.filter((option) => !new RegExp(`\`${option}[ \`]`).test(readme))).toEqual([]);
+  expect(options.filter((option) => !new RegExp(`\`${option}[ \`]`).test(text))).toEqual([]);
 });
 
 test.each([
@@ -80,15 +80,15 @@ test.each([
   expect(status).toBe(2);
 });
 
-/** Keys of a row of `command`'s report as the README has them, sorted. */
+/** Keys of a row of `command`'s report as docs/command.md has them, sorted. */
 function keysOfRun(command: string): string[] {
   const schema = new RegExp(`"command": "${command}"[^{]*"runs": \\[\\{([^}]*)\\}\\]`).exec(
-    readFileSync("README.md", "utf8"),
+    readFileSync("docs/command.md", "utf8"),
   )?.[1];
   return [...(schema ?? "").matchAll(/"(\w+)"/g)].map((m) => m[1] as string).sort();
 }
 
-test("--json - has exactly the schema of the README", () => {
+test("--json - has exactly the schema of docs/command.md", () => {
   const { status, stdout } = run("pvp", "--packets", "2000", "--repeat", "2", "--size", "64", "--json", "-");
   expect(status).toBe(0);
   const report = JSON.parse(stdout);
@@ -250,7 +250,7 @@ test("--chain with attachments: one row, whose guests are attached so, in that o
 
 const OWN = `node${process.versions.node.split(".")[0]}`; // the Node that runs this
 
-test("bench --json - has the schema of the README, and --html the same figures", () => {
+test("bench --json - has the schema of docs/command.md, and --html the same figures", () => {
   const html = join(folder, "bench.html");
   const { status, stdout } = run(
     ...["bench", "--runtimes", OWN, "--packets", "2000", "--repeat", "2", "--size", "64"],
@@ -291,7 +291,7 @@ test("Ctrl-C during bench tells what was measured, exit status 130", async () =>
   expect(report.runtimes[0].error).toBeUndefined();
 });
 
-test("--latency: a table of microseconds at each load, and JSON with exactly the schema of the README", () => {
+test("--latency: a table of microseconds at each load, and JSON with exactly the schema of docs/command.md", () => {
   const json = join(folder, "latency.json");
   const { status, stdout } = run(
     ..."pvp --latency --load 2k,1.5M --attach iovtee --packets 3000 --json".split(" "),
