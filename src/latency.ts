@@ -9,7 +9,15 @@ import { runtime, sharedMemory } from "#platform";
 import { Generated, Generator, Lcore, Nic, Packet, PacketFlag, TxQueue } from "../assembly/layout.ts";
 import { integer } from "./options.ts";
 import { FrameGenerator, type FrameSize } from "./ports/generator.ts";
-import { type Checked, checked, type PvpOptions, type PvpReport, type Row, rowsOf } from "./pvp.ts";
+import {
+  type Checked,
+  checked,
+  ON_PURPOSE,
+  type PvpOptions,
+  type PvpReport,
+  type Row,
+  rowsOf,
+} from "./pvp.ts";
 import { Testbed, WIRE_MAC } from "./testbed.ts";
 
 /** Where times are counted, in nanoseconds: what `hdr-histogram-js` makes, or any that has these. */
@@ -312,7 +320,7 @@ class Run {
       load,
       sent,
       received,
-      lost: since("lost") - since("late") - (dropped.function ?? 0),
+      lost: ON_PURPOSE.reduce((lost, reason) => lost - (dropped[reason] ?? 0), since("lost") - since("late")),
       duplicated: since("duplicated"),
       reordered: since("reordered"),
       corrupt: since("corrupt") - since("late"),

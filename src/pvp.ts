@@ -257,6 +257,9 @@ export function checked(options: PvpOptions): Checked {
   return o;
 }
 
+/** Drops by the guest's function or by a rule, of the card's or of the switch's: such a frame isn't lost. */
+export const ON_PURPOSE = ["function", "rxFlowDrop", "flow"];
+
 /** One attachment at one frame size: a host of its own, and its figures so far. */
 class Rig {
   readonly mpps: number[] = [];
@@ -267,8 +270,9 @@ class Rig {
   #notifications = 0;
   #interrupts = 0;
   #polls = 0;
-  /** The card's rules before the first round. */
+  /** The card's rules, and what had been dropped, before the first round. */
   #flows: RteFlowEntry[] = [];
+  #dropsBefore: Record<string, number> = {};
 
   private constructor(
     readonly attach: string,
@@ -312,6 +316,7 @@ class Rig {
     this.#interrupts -= counts.interrupts;
     this.#polls -= counts.polls;
     this.#flows = this.bed.nic.flow.list();
+    this.#dropsBefore = counts.drops;
   }
 
   /** Fills the card, times host and guests, empties the card. Returns the frames, 0 at the end of the round. */
@@ -391,6 +396,17 @@ class Rig {
     });
   }
 
+  /** What was dropped on purpose since the first round; of anything else a frame counts that was lost before, too. */
+  #drops(all: Record<string, number>): Record<string, number> {
+    const drops = { ...all };
+    for (const reason of ON_PURPOSE) {
+      const n = (all[reason] ?? 0) - (this.#dropsBefore[reason] ?? 0);
+      if (n > 0) drops[reason] = n;
+      else delete drops[reason];
+    }
+    return drops;
+  }
+
   row(vhost: Rig | undefined): PvpRun {
     const counts = this.#counts();
     const per = (n: number) => n / this.packets;
@@ -419,10 +435,8 @@ class Rig {
       pollsPerPacket: per(this.#polls + counts.polls),
       gainVsVhost: gain,
       ...tally,
-      // What the guest's function or a rule, of the card's or of the switch's, drops on purpose isn't lost.
-      lost:
-        tally.lost - (counts.drops.function ?? 0) - (counts.drops.rxFlowDrop ?? 0) - (counts.drops.flow ?? 0),
-      drops: counts.drops,
+      lost: ON_PURPOSE.reduce((lost, reason) => lost - (counts.drops[reason] ?? 0), tally.lost),
+      drops: this.#drops(counts.drops),
       ...(this.#flows.length > 0 ? { flows: this.#matched() } : {}),
     };
   }

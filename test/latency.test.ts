@@ -153,6 +153,20 @@ test("where no frame comes back there are no times", async () => {
   ]);
 });
 
+test("what a rule of the flow table drops isn't lost", async () => {
+  const { runs } = await latency({
+    histogram: () => new Times(),
+    attach: ["vhost"],
+    load: [100_000],
+    packets: 1000,
+    lookup: "flows",
+    flows: "priority=1,udp,tp_src=0/1,actions=drop\npriority=0,actions=NORMAL",
+  });
+  const [run] = runs;
+  expect(run).toMatchObject({ sent: 1000, lost: 0, drops: { flow: expect.any(Number) } });
+  expect((run?.received ?? 0) + (run?.drops.flow ?? 0)).toBe(1000);
+});
+
 test("with lcores on workers: every frame comes back, and those that find the worker asleep wake it", async () => {
   let cpu = 0;
   const { runs, lcores } = await latency({

@@ -30,3 +30,8 @@ test("bytes that break off: what came before is run, and the error says where", 
     report: { runs: [{ lost: 0 }, { lost: 0 }] },
   });
 });
+
+test("what a guest's function drops is counted of the measured frames alone", async () => {
+  const { runs } = await pvp({ size: [64], packets: 1000, repeat: 2, function: "sink" });
+  for (const run of runs) expect(run).toMatchObject({ packets: 2000, lost: 0, drops: { function: 2000 } });
+});
