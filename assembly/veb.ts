@@ -101,14 +101,25 @@ export class Vebs {
     const mac = Parse.mac(frame);
     const vlan = Vebs.vlan(frame, len);
     if (mac & 1) return Vebs.toGroup(veb, from, frame, len, mac, vlan) | GOES_ON;
-    const hit = Macs.find(load<u32>(veb, Veb.macs), Macs.key(mac, vlan));
-    const f = hit ? Vebs.func(veb, load<u32>(hit, MacEntry.value)) : 0;
+    const f = Vebs.holder(veb, mac, vlan);
     let done: u32 = f ? 0 : GOES_ON;
     if (load<u32>(veb, Veb.promiscuous)) done |= Vebs.toPromiscuous(veb, from, f, frame, len, vlan);
     if (!f) return done;
     if (f != from) return done | Vebs.to(veb, f, from, frame, len);
     PciFunctions.drop(f, FunctionDrop.HAIRPIN);
     return done;
+  }
+
+  /** Whose the address is in this VLAN: a function's, or 0. */
+  @inline static holder(veb: usize, mac: u64, vlan: u32): usize {
+    const macs: usize = load<u32>(veb, Veb.macs);
+    let hit = Macs.find(macs, Macs.key(mac, vlan));
+    if (hit) return Vebs.func(veb, load<u32>(hit, MacEntry.value));
+    if (!vlan) return 0;
+    // One that is in all VLANs has no entry for each.
+    hit = Macs.find(macs, Macs.key(mac, 0));
+    const f = hit ? Vebs.func(veb, load<u32>(hit, MacEntry.value)) : 0;
+    return f && Vebs.isIn(f, vlan) ? f : 0;
   }
 
   static toGroup(veb: usize, from: usize, frame: usize, len: u32, mac: u64, vlan: u32): u32 {

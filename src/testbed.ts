@@ -141,7 +141,12 @@ export class Testbed {
         guests.push(
           host.guest({
             attach,
-            ...(bypass ? { nic } : {}),
+            // A capture has frames of any VLAN.
+            ...(attach === "sriov"
+              ? { vf: nic.createVf({ mac: mac(i), vlans: "all" }) }
+              : bypass
+                ? { nic }
+                : {}),
             ...(bypass || bound ? { burst: o.burst } : {}),
             run: o.function,
             ring: o.ring,

@@ -1,5 +1,6 @@
 import { readFileSync } from "node:fs";
 import { expect, test } from "vitest";
+import { ATTACHMENTS } from "../src/attach/names.ts";
 import { CaptureError, pvp } from "../src/index.ts";
 
 const SAMPLE = "captures/sample.pcapng";
@@ -34,4 +35,12 @@ test("bytes that break off: what came before is run, and the error says where", 
 test("what a guest's function drops is counted of the measured frames alone", async () => {
   const { runs } = await pvp({ size: [64], packets: 1000, repeat: 2, function: "sink" });
   for (const run of runs) expect(run).toMatchObject({ packets: 2000, lost: 0, drops: { function: 2000 } });
+});
+
+test("every frame of a capture comes back over each attachment, tagged ones too", async () => {
+  const { runs } = await pvp({ capture: SAMPLE, repeat: 1, attach: [...ATTACHMENTS] });
+  expect(runs.map(({ attach }) => attach)).toEqual(ATTACHMENTS);
+  for (const run of runs) {
+    expect(run).toMatchObject({ lost: 0, duplicated: 0, reordered: 0, corrupt: 0, drops: {} });
+  }
 });

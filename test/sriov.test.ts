@@ -306,6 +306,23 @@ describe("what the host sets of a function", () => {
     expect(sent(r, 0, frame(WIRE, mac(7)))).toEqual({ wire: tagged(frame(WIRE, mac(7)), 9) });
   });
 
+  test("in all VLANs: what is for it keeps its tag, and so does what it sends, until it is in none again", async () => {
+    const r = await rig([{ vlans: "all" }, { vlan: 10 }, {}]);
+    const in10 = (to: string, from: string) => tagged(frame(to, from), 10);
+    for (const vlan of [1, 10, 4094]) {
+      const what = tagged(frame(mac(0), WIRE), vlan);
+      expect(sent(r, "wire", what)).toEqual({ 0: what });
+    }
+    expect(sent(r, "wire", frame(mac(0), WIRE))).toEqual({ 0: frame(mac(0), WIRE) });
+    expect(sent(r, "wire", in10(mac(2), WIRE))).toEqual({ host: in10(mac(2), WIRE) });
+    expect(Object.keys(sent(r, "wire", in10(BROADCAST, WIRE)))).toEqual(["0", "1", "host"]);
+    expect(sent(r, 1, frame(mac(0), mac(1)))).toEqual({ 0: in10(mac(0), mac(1)) });
+    expect(sent(r, 0, in10(mac(1), mac(0)))).toEqual({ 1: frame(mac(1), mac(0)) });
+    r.drivers[0]!.vf.set({ vlans: [] });
+    expect(r.drivers[0]!.vf.vlans).toEqual([]);
+    expect(sent(r, "wire", in10(mac(0), WIRE))).toEqual({ host: in10(mac(0), WIRE) });
+  });
+
   test.each<[string, VfOptions, string]>([
     ["VLAN 4096", { vlan: 4096 }, "VLAN 4096 of nic0.vf1, expected 1 to 4094"],
     ["VLAN 4095", { vlans: [4095] }, "VLAN 4095 of nic0.vf1, expected 1 to 4094"],
@@ -313,6 +330,11 @@ describe("what the host sets of a function", () => {
       "both kinds of VLANs",
       { vlan: 5, vlans: [6] },
       "vlans: 6 of nic0.vf1 with the port VLAN 5, expected either",
+    ],
+    [
+      "a VLAN and all VLANs",
+      { vlan: 5, vlans: "all" },
+      "vlans: all of nic0.vf1 with the port VLAN 5, expected either",
     ],
     ["a rate that no card has", { rate: 100_001 }, "rate: 100001, expected 0 to 100000"],
     ["a group's address", { mac: GROUP }, `mac: ${GROUP}, expected the address of one station`],

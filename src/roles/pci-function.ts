@@ -37,8 +37,8 @@ export interface VfOptions {
    * the default: none.
    */
   vlan?: number;
-  /** VLANs, 1 to 4094, that the guest tags itself, beside its untagged frames; not with `vlan`. Default: none. */
-  vlans?: readonly number[];
+  /** VLANs, 1 to 4094, or all of them, that the guest tags itself, beside its untagged frames; not with `vlan`. Default: none. */
+  vlans?: readonly number[] | "all";
   /** Frames from any other source address than `mac` are dropped; default true. */
   spoofCheck?: boolean;
   /** It may ask for frames that aren't its own: see `PciFunction.promiscuous`. Default false. */
@@ -108,7 +108,7 @@ export class PciFunction {
   #iommu: Iommu | undefined;
   #mac = "";
   #vlan = 0;
-  #vlans: readonly number[] = [];
+  #vlans: readonly number[] | "all" = [];
   #trust = false;
   #guest: string | undefined;
   #gone = false;
@@ -134,7 +134,7 @@ export class PciFunction {
   get vlan(): number {
     return this.#vlan;
   }
-  get vlans(): readonly number[] {
+  get vlans(): readonly number[] | "all" {
     return this.#vlans;
   }
   get spoofCheck(): boolean {
@@ -174,21 +174,21 @@ export class PciFunction {
     if (station & 1n || station === 0n) {
       throw new RangeError(`mac: ${mac}, expected the address of one station`);
     }
-    for (const one of [...(vlan === 0 ? [] : [vlan]), ...vlans]) {
+    for (const one of [...(vlan === 0 ? [] : [vlan]), ...(vlans === "all" ? [] : vlans)]) {
       if (!Number.isInteger(one) || one < 1 || one > 4094) {
         throw new RangeError(`VLAN ${one} of ${this.name}, expected 1 to 4094`);
       }
     }
     if (vlan !== 0 && vlans.length > 0) {
       throw new RangeError(
-        `vlans: ${vlans.join(", ")} of ${this.name} with the port VLAN ${vlan}, expected either`,
+        `vlans: ${vlans === "all" ? vlans : vlans.join(", ")} of ${this.name} with the port VLAN ${vlan}, expected either`,
       );
     }
     integer("rate", rate, 0, RATE_MAX);
     this.#switch.filter(this, { mac, vlan, vlans });
     this.#mac = mac;
     this.#vlan = vlan;
-    this.#vlans = [...vlans];
+    this.#vlans = vlans === "all" ? vlans : [...vlans];
     const core = this.#core;
     core.setU64(this.address + FunctionLayout.mac, station);
     core.setFields(this.address, {
@@ -234,20 +234,17 @@ export class PciFunction {
   }
 
   /** Address of the bitmap of `vlans`; 0 where there are none. */
-  #bitmap(vlans: readonly number[]): number {
+  #bitmap(vlans: readonly number[] | "all"): number {
     const core = this.#core;
     let bitmap = core.u32(this.address + FunctionLayout.vlans);
-    if (vlans.length === 0) {
-      if (bitmap) core.bytes.fill(0, bitmap, bitmap + VLANS_BYTES);
-      return bitmap;
-    }
     if (!bitmap) {
+      if (vlans.length === 0) return 0;
       const placed = core.place(Kind.BYTES, VLANS_BYTES, this.name);
       this.#placed.push(placed);
       bitmap = placed.address;
     }
-    core.bytes.fill(0, bitmap, bitmap + VLANS_BYTES);
-    for (const vlan of vlans) {
+    core.bytes.fill(vlans === "all" ? 0xff : 0, bitmap, bitmap + VLANS_BYTES);
+    for (const vlan of vlans === "all" ? [] : vlans) {
       const at = bitmap + (vlan >> 3);
       core.bytes[at] = (core.bytes[at] ?? 0) | (1 << (vlan & 7));
     }
@@ -347,7 +344,7 @@ type Filter = Required<Pick<VfOptions, "mac" | "vlan" | "vlans">>;
 
 /** VLANs that a function is in, with 0 for untagged frames. */
 const vlansOf = ({ vlan, vlans }: Pick<Filter, "vlan" | "vlans">): readonly number[] =>
-  vlan === 0 ? [0, ...new Set(vlans)] : [vlan];
+  vlan === 0 ? [0, ...new Set(vlans === "all" ? [] : vlans)] : [vlan];
 
 /** A card's embedded switch and its functions. */
 export class EmbeddedSwitch {
