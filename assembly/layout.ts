@@ -1567,6 +1567,8 @@ export enum Switch {
   vale = 117388,
   /** The burst's owner where that is a virtqueue that lends its buffers to a card (`Virtqueue.lendsTo`), or 0. */
   lender = 117392,
+  /** 1 + the port of the card that stations may be behind of whom no frame was read (IOVTee, R4); 0: there is none. */
+  uplink = 117396,
   PORTS_MAX = 2048,
   /** VALE's limit (netmap: NM_BDG_MAXPORTS). */
   VALE_PORTS_MAX = 254,

@@ -18,6 +18,7 @@ import {
   FRAME_MAX,
   FRAME_MIN,
   Kind,
+  Lookup,
   MacEntry,
   Packet,
   PacketFlag,
@@ -349,12 +350,23 @@ export class Learning {
       return keeps ? Learning.drop(port, Drop.LINK_LOCAL) : Destination.FLOOD;
     }
     const e = Macs.find(load<u32>(sw, Switch.macs), Macs.key(mac, vlan));
-    if (!e) return Destination.FLOOD;
+    if (!e) return Learning.unknown(sw, port);
     const stamp = load<u32>(e, MacEntry.stamp);
     if (stamp != MacEntry.STATIC && Objects.now() - stamp > load<u32>(sw, Switch.ageing))
-      return Destination.FLOOD;
+      return Learning.unknown(sw, port);
     const to = load<u32>(e, MacEntry.value);
     return to == load<u32>(port, Port.index) ? Learning.drop(port, Drop.HAIRPIN) : to;
+  }
+
+  /**
+   * Where to look for a station that isn't known: everywhere, but behind a card of which not every frame is read, so that who
+   * sends through it isn't always learned, there first.
+   */
+  static unknown(sw: usize, port: usize): u32 {
+    const uplink = load<u32>(sw, Switch.uplink);
+    if (!uplink || uplink - 1 == load<u32>(port, Port.index)) return Destination.FLOOD;
+    const reads = load<u32>(sw, Switch.vlanAware) || load<u32>(sw, Switch.lookup) != Lookup.LEARNING;
+    return reads ? <u32>Destination.FLOOD : uplink - 1;
   }
 
   /**

@@ -9,8 +9,7 @@
 import { pause, runtime, sharedMemory } from "#platform";
 import { FRAME_MAX, FRAME_MIN } from "../assembly/layout.ts";
 import { parseFlows } from "./flows/rule.ts";
-import type { Attach, FunctionName, Host, Nic, NicModeName } from "./host.ts";
-import { parseMac } from "./mac.ts";
+import type { Attach, FunctionName, Guest, Host, Nic, NicModeName } from "./host.ts";
 import { median } from "./median.ts";
 import { type CapturedFrame, CaptureError, framesOf } from "./ports/capture.ts";
 import { CaptureWriter, readCapture } from "./ports/capture-file.ts";
@@ -288,7 +287,7 @@ class Rig {
     const wire =
       o.capture === undefined
         ? new GeneratorWire(bed.host, bed.nic, frame as FrameSize, to, o)
-        : new CaptureWire(bed.host, bed.nic, o.capture, to, o);
+        : new CaptureWire(bed.host, bed.nic, o.capture, bed, o);
     await bed.launch();
     return new Rig(row.name, frame, o, bed, wire);
   }
@@ -498,27 +497,35 @@ class GeneratorWire implements Wire {
 }
 
 /**
- * A capture as the wire. A captured frame has no number, so what comes back is held against what was sent in
- * the same cycle, in order: equal from the EtherType on. A frame that is found further ahead means that those
+ * A capture as the wire. A captured frame has no number, so what comes back of a row of guests is held against what was
+ * sent to it in the same cycle, in order: equal from the EtherType on. A frame that is found further ahead means that those
  * between were lost or dropped by the guest's function; one that is found behind is duplicated or reordered.
  */
 class CaptureWire implements Wire {
   #frames: Generator<CapturedFrame> | undefined;
   #left = 0;
   #failed: unknown;
-  #expected: Uint8Array[] = [];
+  /** Row by row. */
+  #expected: Uint8Array[][] = [];
   #sent = 0;
   #bytes = 0;
   #timestamp = 0n;
+  /** MAC addresses of the first guest of each row, and of the last, from which frames come back. */
+  readonly #to: readonly Uint8Array[];
+  readonly #from: readonly Uint8Array[];
   readonly #tally: Tally = { lost: 0, duplicated: 0, reordered: 0, corrupt: 0 };
 
   constructor(
     readonly host: Host,
     readonly nic: Nic,
     readonly capture: string | Uint8Array,
-    readonly to: string[],
+    bed: Testbed,
     readonly o: Checked,
-  ) {}
+  ) {
+    this.#to = bed.heads.map((guest) => bytesOf(guest.mac));
+    const row = bed.guests.length / bed.heads.length;
+    this.#from = bed.heads.map((_, i) => bytesOf((bed.guests[(i + 1) * row - 1] as Guest).mac));
+  }
 
   rewind(): void {
     this.#left = this.o.packets ?? Number.POSITIVE_INFINITY;
@@ -529,6 +536,7 @@ class CaptureWire implements Wire {
   fill(n: number): number {
     if (this.#failed) throw this.#failed;
     const burst: Uint8Array[] = [];
+    this.#expected = this.#to.map(() => []);
     while (burst.length < Math.min(n, this.#left)) {
       this.#frames ??= this.#read();
       let next: IteratorResult<CapturedFrame>;
@@ -553,13 +561,13 @@ class CaptureWire implements Wire {
       }
       const frame = next.value.data.slice();
       this.#timestamp = next.value.timestamp;
-      const mac = parseMac(this.to[this.#sent++ % this.to.length] as string);
-      for (let i = 0; i < 6 && i < frame.length; i++) frame[i] = Number((mac >> BigInt(8 * i)) & 0xffn);
+      const row = this.#sent++ % this.#to.length;
+      frame.set((this.#to[row] as Uint8Array).subarray(0, frame.length));
       burst.push(frame);
+      if (frame.length >= FRAME_MIN && frame.length <= FRAME_MAX) this.#expected[row]?.push(frame);
     }
     this.#left -= burst.length;
     this.nic.receive(burst);
-    this.#expected = burst.filter((frame) => frame.length >= FRAME_MIN && frame.length <= FRAME_MAX);
     for (const frame of burst) this.#bytes += frame.length;
     return burst.length;
   }
@@ -570,28 +578,39 @@ class CaptureWire implements Wire {
   }
 
   drain(): void {
-    const expected = this.#expected;
-    const seen = new Set<number>();
-    let next = 0;
+    const rows = this.#expected.map((expected) => ({ expected, seen: new Set<number>(), next: 0 }));
     this.nic.transmit((frames) => {
       for (const frame of frames) {
-        let at = next;
-        while (at < expected.length && !sameFrom12(frame, expected[at] as Uint8Array)) at++;
-        if (at < expected.length) {
-          seen.add(at);
-          next = at + 1;
-          continue;
-        }
-        at = expected.findIndex((one) => sameFrom12(frame, one));
-        if (at < 0) this.#tally.corrupt++;
-        else if (seen.has(at)) this.#tally.duplicated++;
-        else {
-          seen.add(at);
-          this.#tally.reordered++;
-        }
+        const row = rows[this.#rowOf(frame)];
+        if (row) this.#hold(frame, row);
+        else this.#tally.corrupt++;
       }
     });
-    this.#tally.lost += expected.length - seen.size;
+    for (const { expected, seen } of rows) this.#tally.lost += expected.length - seen.size;
+  }
+
+  /** By its source; -1 for nobody's. */
+  #rowOf(frame: Uint8Array): number {
+    if (this.#from.length === 1) return 0;
+    return this.#from.findIndex((mac) => mac.every((byte, i) => frame[6 + i] === byte));
+  }
+
+  #hold(frame: Uint8Array, row: { expected: Uint8Array[]; seen: Set<number>; next: number }): void {
+    const { expected, seen } = row;
+    let at = row.next;
+    while (at < expected.length && !sameFrom12(frame, expected[at] as Uint8Array)) at++;
+    if (at < expected.length) {
+      seen.add(at);
+      row.next = at + 1;
+      return;
+    }
+    at = expected.findIndex((one) => sameFrom12(frame, one));
+    if (at < 0) this.#tally.corrupt++;
+    else if (seen.has(at)) this.#tally.duplicated++;
+    else {
+      seen.add(at);
+      this.#tally.reordered++;
+    }
   }
 
   tally(): Tally {
@@ -604,6 +623,8 @@ class CaptureWire implements Wire {
     return this.#timestamp;
   }
 }
+
+const bytesOf = (mac: string) => Uint8Array.from(mac.split(":"), (byte) => Number.parseInt(byte, 16));
 
 function sameFrom12(a: Uint8Array, b: Uint8Array): boolean {
   if (a.length !== b.length) return false;

@@ -13,6 +13,7 @@ import {
   NetHeader,
   Nic as NicLayout,
   Packet,
+  Switch,
   Virtqueue,
 } from "../assembly/layout.ts";
 import { FrameGenerator, type Guest, type GuestOptions, Host, type HostStats } from "../src/index.ts";
@@ -978,4 +979,63 @@ describe("R11: 64 guests, each mapped", () => {
       }
     },
   );
+});
+
+describe("stations of which the switch has read no frame", () => {
+  const stations = [1, 2, 3].map((i) => `02:00:00:00:ee:0${i}`);
+
+  /** A card, two guests that swap addresses, and a port. */
+  async function switched(options: GuestOptions = {}) {
+    const host = await Host.create();
+    const nic = host.nic();
+    const guests = [1, 2].map(() => host.guest({ attach: "iovtee", run: "macswap", ...options }));
+    const port = host.port();
+    const sw = host.vswitch({ connect: [nic, ...guests, port] });
+    return { host, nic, guests, port, sw };
+  }
+
+  /** A frame from each station to the first guest; how many come back to the card, the other guest, and the port. */
+  function exchange({ host, nic, guests, port }: Awaited<ReturnType<typeof switched>>) {
+    nic.receive(stations.map((from, i) => frame(guests[0]!.mac, i, 60, from)));
+    // One turn: what the other guest gets it would send on.
+    host.poll();
+    host.poll();
+    let returned = 0;
+    nic.transmit((some) => {
+      returned += some.length;
+    });
+    let leaked = 0;
+    port.take((some) => {
+      leaked += some.length;
+    });
+    return { returned, other: host.stats().guests[1]!.received, leaked };
+  }
+
+  test("what a mapped guest answers them goes to the card, and to nobody else", async () => {
+    expect(exchange(await switched())).toEqual({ returned: 3, other: 0, leaked: 0 });
+  });
+
+  test("what comes from the card itself, and for nobody who is known, goes to all", async () => {
+    const r = await switched();
+    r.nic.receive([frame("02:00:00:00:77:77")]);
+    r.host.poll();
+    r.port.take((some) => expect(some).toHaveLength(1));
+    expect(r.host.stats().guests.map(({ received }) => received)).toEqual([1, 1]);
+  });
+
+  test("where every frame is read they are known: unmapped, and over vhost", async () => {
+    const r = await switched();
+    for (const guest of r.guests) r.sw.unmap(guest);
+    expect(r.host.core.u32(r.sw.address + Switch.uplink)).toBe(0);
+    expect(exchange(r)).toEqual({ returned: 3, other: 0, leaked: 0 });
+    const copied = await switched({ attach: "vhost" });
+    expect(copied.host.core.u32(copied.sw.address + Switch.uplink)).toBe(0);
+    expect(exchange(copied)).toEqual({ returned: 3, other: 0, leaked: 0 });
+  });
+
+  test("with two cards nobody can say behind which they are: to all", async () => {
+    const r = await switched();
+    r.sw.connect(r.host.nic());
+    expect(exchange(r)).toMatchObject({ returned: 3, leaked: 2 });
+  });
 });

@@ -228,16 +228,16 @@ describe("group addresses", () => {
     const [port, nic] = [host.port(), host.nic()];
     const guests = (["vhost", "iovtee"] as const).map((attach) => host.guest({ attach, run: "sink" }));
     host.vswitch({ connect: [port, nic, ...guests] });
-    port.push([frame(BROADCAST, A), frame(MULTICAST, A), frame(B, A)]);
+    port.push([frame(BROADCAST, A), frame(MULTICAST, A)]);
     host.drain();
     expect(frames.taken(port)).toEqual([]);
-    expect(frames.sent(nic)).toEqual([frame(BROADCAST, A), frame(MULTICAST, A), frame(B, A)]);
-    expect(host.stats().guests.map(({ received }) => received)).toEqual([3, 3]);
+    expect(frames.sent(nic)).toEqual([frame(BROADCAST, A), frame(MULTICAST, A)]);
+    expect(host.stats().guests.map(({ received }) => received)).toEqual([2, 2]);
     nic.receive([frame(BROADCAST, B)]);
     host.drain();
     expect(frames.sent(nic)).toEqual([]);
     expect(frames.taken(port)).toEqual([frame(BROADCAST, B)]);
-    expect(host.stats().guests.map(({ received }) => received)).toEqual([4, 4]);
+    expect(host.stats().guests.map(({ received }) => received)).toEqual([3, 3]);
   });
 });
 

@@ -182,6 +182,7 @@ export class VSwitch {
     this.host.paused(() => {
       this.#add(of);
       this.#mapTo(of);
+      this.#setUplink();
       this.#flows?.invalidate();
     });
   }
@@ -374,6 +375,7 @@ export class VSwitch {
     }
     this.host.paused(() => map(nic, guest, this.indexOf(guest), () => this.#deliver(nic)));
     this.#mapped.set(guest, nic);
+    this.#setUplink();
   }
 
   /**
@@ -386,6 +388,15 @@ export class VSwitch {
     if (!nic) return;
     this.host.paused(() => unmap(nic, guest, () => this.#deliver(nic)));
     this.#mapped.delete(guest);
+    this.#setUplink();
+  }
+
+  /** Of a mapped guest's frames the switch reads few, so it doesn't learn of all stations behind the only card. */
+  #setUplink(): void {
+    const cards = this.ports.filter(({ of }) => of instanceof Nic);
+    const [card] = cards;
+    const known = this.#vale || this.#mapped.size === 0 || cards.length > 1 || !card;
+    this.host.core.setU32(this.address + SwitchLayout.uplink, known ? 0 : 1 + this.ports.indexOf(card));
   }
 
   /**
