@@ -410,3 +410,20 @@ describe("stats() tells where the receive buffers are", () => {
     expect(host.stats().guests[0]!.posted).toBe(all - 10);
   });
 });
+
+test.each([0, 20])(
+  "a run that was stopped ends, though the host is run again at once, after %d ms",
+  async (ms) => {
+    const host = await Host.create();
+    const wait = (some: number) => new Promise((resolve) => setTimeout(resolve, some));
+    let runs = 2;
+    const first = host.run().then(() => --runs);
+    await wait(ms);
+    host.stop();
+    const second = host.run().then(() => --runs);
+    await wait(50);
+    expect(runs).toBe(1);
+    host.stop();
+    await Promise.all([first, second]);
+  },
+);

@@ -290,6 +290,20 @@ describe("a host that is changed, or told to stop,", () => {
     expectAllBuffersThere(r.host);
   });
 
+  test("after a run without lcores, has those that it is launched with at once", async () => {
+    const r = await rig({ attach: "iovtee" }, 1, { shared: true });
+    running.push(r);
+    const run = r.host.run();
+    r.host.stop();
+    const { done } = await r.host.launch([r.sw, r.guest]);
+    await run;
+    expect(r.host.lcores).toHaveLength(2);
+    expect(roundTrips(r, 100)).toEqual(numbers(100));
+    r.host.stop();
+    await done;
+    expectAllBuffersThere(r.host);
+  });
+
   test("before they have stopped, stops all the same, and does what it is told", async () => {
     const r = await launched("iovtee");
     for (let i = 0; i < 20; i++) {
