@@ -223,6 +223,17 @@ describe("group addresses", () => {
     expect(two).toEqual([1, 3, 6]);
   });
 
+  test("what is for all where there is no other port is dropped and counted", async () => {
+    const b = await Bridge.of(1);
+    expect(b.to(0, frame(A, A))).toEqual([]); // its source is known: not for all
+    expect(b.from(0, frame(BROADCAST, A), frame(A, B), frame(C, A), frame(MULTICAST, A))).toEqual([[]]);
+    expect(b.drops(0)).toEqual({ hairpin: 2, noEgressPort: 3 });
+    expect(b.host.stats().pool.outstanding).toBe(0);
+    b.sw.connect(b.host.port());
+    b.from(0, frame(BROADCAST, A));
+    expect(b.drops(0)).toEqual({ hairpin: 2, noEgressPort: 3 });
+  });
+
   test("guests and cards get their copy too", async () => {
     const host = await Host.create();
     const [port, nic] = [host.port(), host.nic()];
@@ -532,8 +543,10 @@ describe("VLANs", () => {
     ]);
     expect(arrivals(b, TRUNK!, tagged(one, 6), one)).toEqual([[], [], ["-"], [], [6], [6], []]);
     expect(arrivals(b, MIXED!, tagged(one, 6), one)).toEqual([[6], [], ["-"], [], [], [6], []]);
+    expect(b.drops(TRUNK!)).toEqual({});
     // Nobody else is in the last VLAN.
     expect(arrivals(b, TRUNK!, tagged(one, 4094), one)).toEqual([[], [], [], [], [], [], []]);
+    expect(b.drops(TRUNK!)).toEqual({ noEgressPort: 1 });
   });
 
   test.each([
