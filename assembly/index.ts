@@ -97,6 +97,10 @@ export function runLcore(lcore: usize, turns: u32, begins: bool): bool {
 export function drainTo(lcore: usize, nic: usize, wanted: u32, patience: u32): u32 {
   return Lcores.drainTo(lcore, nic, wanted, patience);
 }
+/** Rings for a poller (0: for nobody), as whoever has work for it does. */
+export function ringFor(poller: usize): void {
+  Doorbell.ring(poller);
+}
 /** After a lookup threw or trapped: drops what the lcore had in hand, counted. False where there was nothing. */
 export function abandonBursts(lcore: usize): bool {
   return Lcores.abandon(lcore);
@@ -194,10 +198,6 @@ export function forgetMapping(mapping: usize): void {
 export function syncPipe(transmit: usize, receive: usize): u32 {
   return Pipes.txsync(transmit, receive);
 }
-/** A port's user has something to send, and the host sleeps: rings for its poller (0: for nobody). */
-export function ringForNetmap(poller: usize): void {
-  Doorbell.ring(poller);
-}
 export function reclaimBridge(bridge: usize): void {
   Bridges.reclaim(bridge);
 }
@@ -234,10 +234,6 @@ export function callVdpdk(dev: usize): i32 {
 /** Gives the card what the guest has posted to receive into, of a receive queue that has one of the card's. */
 export function refillVdpdk(queue: usize): void {
   VdpdkRx.fill(queue);
-}
-/** Rings for a poller, as who has work for it does. */
-export function ringFor(poller: usize): void {
-  Doorbell.ring(poller);
 }
 /** The guest is reset: no byte of its memory is written any more. */
 export function resetVdpdk(dev: usize): void {
