@@ -109,9 +109,6 @@ export function abandonBursts(lcore: usize): bool {
 export function tryLookup(at: u32): void {
   External.call(at, 0, 0, 0, 0, 0, 0, 0);
 }
-export function pollSwitch(sw: usize): u32 {
-  return Switching.poll(sw);
-}
 export function pollPort(sw: usize, port: usize): u32 {
   return Switching.pollPort(sw, port);
 }
@@ -160,12 +157,6 @@ export function enqueue(ring: usize, from: usize, n: u32): u32 {
 }
 export function dequeue(ring: usize, to: usize, n: u32): u32 {
   return Rings.dequeueBurst(ring, to, n);
-}
-export function enqueueBulk(ring: usize, from: usize, n: u32): u32 {
-  return Rings.enqueueBulk(ring, from, n);
-}
-export function dequeueBulk(ring: usize, to: usize, n: u32): u32 {
-  return Rings.dequeueBulk(ring, to, n);
 }
 export function takeBuffers(pool: usize, lcore: u32, to: usize, n: u32): u32 {
   return Mempool.take(pool, lcore, to, n);

@@ -59,16 +59,7 @@ import { SplitDevice } from "./virtqueue/split-device";
 const END: u32 = 0xffff;
 
 export class Switching {
-  /** One burst from each port (each NIC queue). Returns the frames moved. */
-  static poll(sw: usize): u32 {
-    const ports = load<u32>(sw, Switch.ports);
-    let moved: u32 = 0;
-    for (let i: u32 = 0; i < ports; i++) {
-      moved += Switching.pollPort(sw, Switching.port(sw, i));
-    }
-    return moved;
-  }
-
+  /** One burst from a port (from each queue of a NIC). Returns the frames moved. */
   static pollPort(sw: usize, port: usize): u32 {
     if (!load<u32>(port, Port.up)) return 0;
     if (load<u32>(sw, Switch.pending)) Switching.abandon(sw);

@@ -3,8 +3,8 @@ import { Driver, Guest as GuestLayout, Packet, Virtqueue } from "../assembly/lay
 import { type GuestOptions, Host, type HostStats } from "../src/host.ts";
 import { FrameGenerator } from "../src/ports/generator.ts";
 import { astray } from "./frames.ts";
+import { pollSwitch, type Rig, rig, WIRE } from "./harness/host.ts";
 
-const WIRE = "02:00:00:00:ff:01";
 const FORMATS: [string, GuestOptions][] = [
   ["split", {}],
   ["packed", { packed: true }],
@@ -12,21 +12,8 @@ const FORMATS: [string, GuestOptions][] = [
   ["packed, interrupts", { packed: true, eventIdx: true, interrupts: true }],
 ];
 
-async function rig(options: GuestOptions, guests = 1) {
-  const host = await Host.create({ memory: 256 * 2 ** 20 });
-  const nic = host.nic({ ring: 64, queues: guests + 1 });
-  const made = Array.from({ length: guests }, () => host.guest({ ring: 128, ...options }));
-  const sw = host.vswitch({ connect: [nic, ...made] });
-  return { host, nic, guest: made[0] as (typeof made)[0], guests: made, sw };
-}
-
 /** Frames of `size` through the host, `cycles` rings of them; returns what the checker and the host counted. */
-function drive(
-  r: Awaited<ReturnType<typeof rig>>,
-  size: number | "imix",
-  cycles: number,
-  each?: (i: number) => void,
-) {
+function drive(r: Rig, size: number | "imix", cycles: number, each?: (i: number) => void) {
   const { host, nic, guests } = r;
   const generator = new FrameGenerator(host.core, {
     size,
@@ -94,7 +81,7 @@ test("R7: after unmap and reset a poisoned region stays poisoned under load", as
   region.fill(0xa5);
   for (let i = 0; i < 20; i++) {
     r.nic.receive(Array.from({ length: 32 }, () => frame(r.guest.mac)));
-    core.exports.pollSwitch(r.sw.address);
+    pollSwitch(r.sw);
   }
   expect(region.every((byte) => byte === 0xa5)).toBe(true);
   expect(r.host.stats().ports[1]?.drops.down).toBeGreaterThan(0);
@@ -124,7 +111,7 @@ test.each(["vhost", "iovtee"] as const)(
 test("a guest that is stopped doesn't run: what is in its queues is gone", async () => {
   const { host, nic, guest, sw } = await rig({});
   nic.receive([frame(guest.mac), frame(guest.mac)]);
-  host.core.exports.pollSwitch(sw.address);
+  pollSwitch(sw);
   sw.stop(guest);
   host.drain();
   expect(host.stats().guests[0]).toMatchObject({ received: 0, transmitted: 0 });

@@ -9,6 +9,7 @@ import {
   misplaced,
   misplacedInPool,
   numberOf,
+  pollSwitch,
   type Rig,
   regionOf,
   rig,
@@ -131,7 +132,7 @@ test("a burst for the card, a guest and nobody: each frame has one owner", async
     // What the guest sends is written to its memory behind its back: bursts of mixed destinations.
     a!.nextHop = WIRE;
     r.nic.receive(list.map((_, i) => frame(a!.mac, i)));
-    r.core.exports.pollSwitch(r.sw.address);
+    pollSwitch(r.sw);
     r.core.exports.pollGuest(a!.address);
     const vq = a!.txVirtqueue;
     const table = r.core.u32(vq + Virtqueue.desc);

@@ -115,7 +115,7 @@ export function emptyCaches(core: Core, pool: number): void {
   for (let lcore = 0; lcore < LCORES_MAX; lcore++) {
     const cache = pool + Pool.caches + lcore * PoolCache.SIZE;
     const length = core.u32(cache + PoolCache.length);
-    if (length > 0) core.exports.enqueueBulk(core.u32(pool + Pool.ring), cache + PoolCache.slots, length);
+    if (length > 0) core.exports.enqueue(core.u32(pool + Pool.ring), cache + PoolCache.slots, length);
     core.setU32(cache + PoolCache.length, 0);
   }
 }

@@ -29,6 +29,7 @@ import {
   type HostOptions,
   type NicOptions,
   parseMac,
+  type VSwitch,
 } from "../../src/index.ts";
 
 /** The station at the far end of the wire. */
@@ -82,6 +83,12 @@ export function sent(r: Pick<Rig, "nic">): Uint8Array[] {
   const got: Uint8Array[] = [];
   r.nic.transmit((frames) => got.push(...frames.map((one) => one.slice())));
   return got;
+}
+
+/** One burst from each port of a switch, and nothing else polled. Returns the frames moved. */
+export function pollSwitch(sw: VSwitch): number {
+  const { pollPort } = sw.host.core.exports;
+  return sw.ports.reduce((n, port) => n + pollPort(sw.address, port.address), 0);
 }
 
 /** Region of a guest, as bytes. */
