@@ -7,7 +7,6 @@ import {
   Driver,
   Guest as GuestLayout,
   HEADROOM,
-  Kind,
   MacTable,
   Mapping,
   NetHeader,
@@ -33,6 +32,7 @@ import {
   sent,
   WIRE,
 } from "./harness/host.ts";
+import { canary } from "./harness/hostile.ts";
 
 /** A station whose frames the card steers to the first guest's queue by mistake. */
 const ASTRAY = "02:00:00:00:00:99";
@@ -452,13 +452,8 @@ describe("R7: unmapping", () => {
   });
 });
 
-/** Behind the guests: memory that nobody may write, in reach of a hostile descriptor. */
-const CANARY = 8 * 2 ** 20;
-function canary({ core }: Rig) {
-  const at = core.made(core.exports.alloc(Kind.BYTES, CANARY, 64, 0), "canary");
-  core.bytes.fill(0x5a, at, at + CANARY);
-  return { at, intact: () => core.bytes.subarray(at, at + CANARY).every((byte) => byte === 0x5a) };
-}
+/** What is behind the guests, in reach of a hostile descriptor. */
+const BEHIND = 8 * 2 ** 20;
 
 describe("R8: a bad buffer is refused and counted", () => {
   interface Bad {
@@ -486,7 +481,7 @@ describe("R8: a bad buffer is refused and counted", () => {
     if (bad.next !== undefined) core.view.setUint16(d + 14, bad.next === -1 ? id : bad.next, true);
     const sw = host.vswitch({ connect: [nic, guest] });
     const r = { host, core, nic, guest, guests: [guest], sw };
-    const behind = canary(r);
+    const behind = canary(r.core, BEHIND);
     for (let i = 0; i < 50; i++) {
       nic.receive([frame(guest.mac, i)]);
       host.drain(100);
@@ -706,7 +701,7 @@ describe("R9: the guest changes what it has posted", () => {
   test.each(FORMATS)("R9: the host goes by the descriptor that it checked, %s", async (_, options) => {
     const r = await rig({ ...options, onEmpty: "wait" }, 2);
     const { core, nic, sw, guest } = r;
-    const behind = canary(r);
+    const behind = canary(r.core, BEHIND);
     nic.steer(ASTRAY, 0, 1, sw.indexOf(r.guests[1]!));
     const back: Uint8Array[] = [];
     const from: Uint8Array[] = [];
@@ -779,7 +774,7 @@ describe("R9: the guest changes what it has posted", () => {
       const hostile = r.guests[2]!;
       const good = r.guests.slice(0, 2);
       for (const guest of good) core.setU32(guest.address + GuestLayout.run, 1); // macswap
-      const behind = canary(r);
+      const behind = canary(r.core, BEHIND);
       const generator = new FrameGenerator(core, {
         size: "imix",
         to: good.map(({ mac }) => mac),
