@@ -20,7 +20,7 @@ import {
   type VSwitchOptions,
 } from "../src/index.ts";
 import * as frames from "./frames.ts";
-import { BROADCAST, ether, numbered, tagged } from "./frames.ts";
+import { BROADCAST, frame, numbered, tagged } from "./frames.ts";
 
 const [A, B, C, D] = ["a", "b", "c", "d"].map((x) => `02:00:00:00:0${x}:01`) as [
   string,
@@ -29,9 +29,6 @@ const [A, B, C, D] = ["a", "b", "c", "d"].map((x) => `02:00:00:00:0${x}:01`) as 
   string,
 ];
 const MULTICAST = "01:00:5e:00:00:01";
-const TYPE = 0x88b5;
-
-const frame = (to: string, from: string, size = 60) => ether(to, from, TYPE, Array(size - 14).fill(0x33));
 
 /** Ports on a switch whose clock stands still but where a test moves it. */
 class Bridge {

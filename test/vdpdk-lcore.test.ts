@@ -2,9 +2,8 @@
 import { afterEach, expect, test } from "vitest";
 import { Lcore, Poller, RxQueue, VdpdkControl, VdpdkQueue } from "../assembly/layout.ts";
 import { type Guest, Host, LcoreError } from "../src/index.ts";
-import { astray, ether, IPV4, numbered, numberOf } from "./frames.ts";
+import { astray, ether, IPV4, numbered, numberOf, WIRE } from "./frames.ts";
 
-const WIRE = "02:00:00:00:ff:01";
 const hosts: Host[] = [];
 const frame = (to: string, n: number) => numbered(ether(to, WIRE, IPV4, new Uint8Array(50)), n);
 const numbers = (n: number) => Array.from({ length: n }, (_, i) => i);

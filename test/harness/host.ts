@@ -31,10 +31,12 @@ import {
   parseMac,
   type VSwitch,
 } from "../../src/index.ts";
+import { BROADCAST, WIRE } from "../frames.ts";
 
-/** The station at the far end of the wire. */
-export const WIRE = "02:00:00:00:ff:01";
-export const BROADCAST = "ff:ff:ff:ff:ff:ff";
+export { BROADCAST, WIRE };
+
+/** What the checker of `FrameGenerator` says where nothing went wrong. */
+export const CLEAN = { lost: 0, duplicated: 0, reordered: 0, corrupt: 0 };
 
 export type Rig = Awaited<ReturnType<typeof rig>>;
 
