@@ -457,7 +457,6 @@ export enum Fault {
   CHAIN = 4,
   /** The tail register is further than the ring is long. */
   TAIL = 5,
-  COUNT = 6,
 }
 
 /** Why a frame for a function, or from it, was dropped. */

@@ -14,7 +14,7 @@ const IPV6: u32 = 0x86dd;
 /** Most bytes of headers: Ethernet, two tags, IPv4 and TCP with all their options; rounded up. */
 const HEADERS_MAX: u32 = 160;
 /** Smallest payload of a segment that TSO makes: what RFC 879 leaves of the smallest datagram that every link carries. */
-export const MSS_MIN: u32 = 28;
+const MSS_MIN: u32 = 28;
 
 export class Offloads {
   /**

@@ -27,7 +27,7 @@ export type LookupSource = "learning" | "flows" | WebAssembly.Module | (() => Lo
  * The rules of `--lookup flows` where none are given: by destination MAC address, with the same effect as learning.
  * @param guests their MAC addresses, by port from 1 on; port 0 is the card
  */
-export function flowsByMac(guests: readonly string[]): string[] {
+function flowsByMac(guests: readonly string[]): string[] {
   return [
     ...guests.map((mac, i) => `priority=2,dl_dst=${mac},actions=output:${i + 1}`),
     "priority=1,dl_dst=01:00:00:00:00:00/01:00:00:00:00:00,actions=FLOOD",

@@ -163,7 +163,7 @@ function fragment(text: string): Masked | undefined {
   return found && { value: Uint8Array.of(found[0]), mask: Uint8Array.of(found[1]) };
 }
 
-export const TCP_FLAGS = ["fin", "syn", "rst", "psh", "ack", "urg", "ece", "cwr", "ns"];
+const TCP_FLAGS = ["fin", "syn", "rst", "psh", "ack", "urg", "ece", "cwr", "ns"];
 
 function tcpFlags(text: string): Masked | undefined {
   if (/^\d/.test(text)) return number(2, true, 0xfff)(text);
@@ -503,7 +503,7 @@ function exact(match: Match, at: number, bytes: number): number | undefined {
 }
 
 export const typeOf = (match: Match): number | undefined => exact(match, FlowMatch.dlType, 2);
-export const protocolOf = (match: Match): number | undefined => exact(match, FlowMatch.nwProto, 1);
+const protocolOf = (match: Match): number | undefined => exact(match, FlowMatch.nwProto, 1);
 
 /** Whether all frames that match are what a field needs. */
 export function has(match: Match, { types, protocols }: Needs): boolean {

@@ -48,7 +48,7 @@ export interface Selection {
 export type PortNames = (name: string) => number | undefined;
 
 /** As ovs-ofctl(8) has it. */
-export const DEFAULT_PRIORITY = 32768;
+const DEFAULT_PRIORITY = 32768;
 /** Tables 0 to 254 (OpenFlow's 255 is all of them). */
 const TABLE_MAX = 254;
 const PORT_MAX = 2047;
@@ -389,7 +389,7 @@ function setText(field: Field, text: string, mod: boolean): string {
   return `${name}:${text}`;
 }
 
-export function formatAction(action: Action): string {
+function formatAction(action: Action): string {
   switch (action.kind) {
     case "output":
       return `output:${action.port}`;
@@ -416,12 +416,6 @@ export function formatAction(action: Action): string {
 
 export const formatActions = (actions: readonly Action[]): string =>
   actions.length === 0 ? "drop" : actions.map(formatAction).join(",");
-
-/** What a rule matches: table, priority and fields. */
-export function formatRuleMatch({ table, priority, match }: Rule): string {
-  const fields = formatMatch(match);
-  return `table=${table}, priority=${priority}${fields && `,${fields}`}`;
-}
 
 /** As ovs-ofctl's dump-flows writes it; with counters where there are any. */
 export function formatRule(rule: Rule, counts?: { packets: number; bytes: number }): string {
