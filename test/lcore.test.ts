@@ -17,7 +17,7 @@ import {
   TxQueue,
 } from "../assembly/layout.ts";
 import { Host, LcoreError } from "../src/index.ts";
-import { frame, idsOf, misplacedInPool, numberOf, type Rig, rig } from "./harness/host.ts";
+import { collect, frame, idsOf, misplacedInPool, numberOf, numbers, type Rig, rig } from "./harness/host.ts";
 import { canary, expectNoBufferLost, QUEUES } from "./harness/hostile.ts";
 import { scribble } from "./harness/scribble.ts";
 
@@ -34,15 +34,6 @@ async function launched(attach: "vhost" | "iovtee", guests = 1): Promise<Rig & {
 afterEach(() => {
   for (const { host } of running.splice(0)) host.stop();
 });
-
-/** Frames that the card sends, until `n` have come or five seconds are over. */
-function collect(r: Rig, n: number): Uint8Array[] {
-  const got: Uint8Array[] = [];
-  for (const end = performance.now() + 5000; got.length < n && performance.now() < end; ) {
-    if (r.nic.wait(100)) r.nic.transmit((frames) => got.push(...frames.map((one) => one.slice())));
-  }
-  return got;
-}
 
 /** Lets the card send until nothing has come for a while. */
 function drain(r: Rig): void {
@@ -87,8 +78,6 @@ async function until(so: () => boolean): Promise<void> {
 async function asleep(r: Rig): Promise<void> {
   await until(() => r.host.lcores.every(({ address }) => r.core.u32(address + Lcore.asleep) === 1));
 }
-
-const numbers = (n: number, first = 0) => Array.from({ length: n }, (_, i) => first + i);
 
 describe.each(["vhost", "iovtee"] as const)("over %s", (attach) => {
   test("frames go through a switch and a guest on workers, each once, in order", async () => {

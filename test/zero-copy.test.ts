@@ -10,6 +10,7 @@ import {
   misplaced,
   misplacedInPool,
   numberOf,
+  numbers,
   pollSwitch,
   type Rig,
   regionOf,
@@ -21,7 +22,6 @@ import {
 const zeroCopy: GuestOptions = { attach: "vhost", zeroCopyTx: true };
 const copies = (r: Rig) => r.host.stats().ports.map((port) => port.copies);
 const lent = (r: Rig, g = 0) => r.core.u32(r.guests[g]!.txVirtqueue + Virtqueue.lent);
-const numbers = (n: number, first = 0) => Array.from({ length: n }, (_, i) => first + i);
 const running: Rig[] = [];
 
 afterEach(() => {

@@ -80,6 +80,18 @@ export function numberOf(made: Uint8Array): number {
   return new DataView(made.buffer, made.byteOffset).getUint32(14);
 }
 
+/** `n` whole numbers from `first` on. */
+export const numbers = (n: number, first = 0): number[] => Array.from({ length: n }, (_, i) => first + i);
+
+/** Copies of the frames that the card sends, until `n` have come or five seconds are over. */
+export function collect(r: Pick<Rig, "nic">, n: number): Uint8Array[] {
+  const got: Uint8Array[] = [];
+  for (const end = performance.now() + 5000; got.length < n && performance.now() < end; ) {
+    if (r.nic.wait(100)) got.push(...sent(r));
+  }
+  return got;
+}
+
 /** What the card sends now, as copies. */
 export function sent(r: Pick<Rig, "nic">): Uint8Array[] {
   const got: Uint8Array[] = [];
