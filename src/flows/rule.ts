@@ -6,6 +6,7 @@
 import { FLOW_ACTIONS, FlowField, FlowMatch } from "../../assembly/layout.ts";
 import { RuleError } from "../rules.ts";
 import {
+  ARP,
   FIELDS,
   type Field,
   formatMatch,
@@ -313,7 +314,7 @@ class Parser {
     if (field.name === "vlan_vid" && mod && wholeNumber(text, 4095) === undefined)
       this.#bad(valueAt, text, "a VLAN from 0 to 4095");
     // Of ARP packets the same fields stand elsewhere.
-    const arp = field.sets === FlowField.IPV4 && typeOf(this.match) === 0x0806;
+    const arp = field.sets === FlowField.IPV4 && typeOf(this.match) === ARP;
     const vlan = field.at === FlowMatch.vlanTci;
     let { value, mask } = parsed;
     let sets = arp ? FlowField.ARP : (field.sets as FlowField);
