@@ -97,6 +97,10 @@ export function runLcore(lcore: usize, turns: u32, begins: bool): bool {
 export function drainTo(lcore: usize, nic: usize, wanted: u32, patience: u32): u32 {
   return Lcores.drainTo(lcore, nic, wanted, patience);
 }
+/** Rings for a poller (0: for nobody), as whoever has work for it does. */
+export function ringFor(poller: usize): void {
+  Doorbell.ring(poller);
+}
 /** After a lookup threw or trapped: drops what the lcore had in hand, counted. False where there was nothing. */
 export function abandonBursts(lcore: usize): bool {
   return Lcores.abandon(lcore);
@@ -104,9 +108,6 @@ export function abandonBursts(lcore: usize): bool {
 /** Calls the lookup at this place of the table with no frames: traps where it isn't one. */
 export function tryLookup(at: u32): void {
   External.call(at, 0, 0, 0, 0, 0, 0, 0);
-}
-export function pollSwitch(sw: usize): u32 {
-  return Switching.poll(sw);
 }
 export function pollPort(sw: usize, port: usize): u32 {
   return Switching.pollPort(sw, port);
@@ -157,12 +158,6 @@ export function enqueue(ring: usize, from: usize, n: u32): u32 {
 export function dequeue(ring: usize, to: usize, n: u32): u32 {
   return Rings.dequeueBurst(ring, to, n);
 }
-export function enqueueBulk(ring: usize, from: usize, n: u32): u32 {
-  return Rings.enqueueBulk(ring, from, n);
-}
-export function dequeueBulk(ring: usize, to: usize, n: u32): u32 {
-  return Rings.dequeueBulk(ring, to, n);
-}
 export function takeBuffers(pool: usize, lcore: u32, to: usize, n: u32): u32 {
   return Mempool.take(pool, lcore, to, n);
 }
@@ -193,10 +188,6 @@ export function forgetMapping(mapping: usize): void {
 /** Moves what was handed over to the transmit ring of one end of a pipe to the receive ring of the other. Returns the slots. */
 export function syncPipe(transmit: usize, receive: usize): u32 {
   return Pipes.txsync(transmit, receive);
-}
-/** A port's user has something to send, and the host sleeps: rings for its poller (0: for nobody). */
-export function ringForNetmap(poller: usize): void {
-  Doorbell.ring(poller);
 }
 export function reclaimBridge(bridge: usize): void {
   Bridges.reclaim(bridge);
@@ -234,10 +225,6 @@ export function callVdpdk(dev: usize): i32 {
 /** Gives the card what the guest has posted to receive into, of a receive queue that has one of the card's. */
 export function refillVdpdk(queue: usize): void {
   VdpdkRx.fill(queue);
-}
-/** Rings for a poller, as who has work for it does. */
-export function ringFor(poller: usize): void {
-  Doorbell.ring(poller);
 }
 /** The guest is reset: no byte of its memory is written any more. */
 export function resetVdpdk(dev: usize): void {

@@ -457,7 +457,6 @@ export enum Fault {
   CHAIN = 4,
   /** The tail register is further than the ring is long. */
   TAIL = 5,
-  COUNT = 6,
 }
 
 /** Why a frame for a function, or from it, was dropped. */
@@ -1474,7 +1473,6 @@ export enum Port {
   /** Copies made by the host for this port, and their bytes. */
   copies = 96,
   copiedBytes = 104,
-  flooded = 112,
   /** Frames taken from it at a time, where it isn't the switch's burst, or 0. */
   burst = 120,
   /** u64 counters by Drop. */
@@ -1518,6 +1516,8 @@ export enum Drop {
   FLOW = 12,
   /** For the controller, which hasn't taken what came before. */
   CONTROLLER = 13,
+  /** It was for all other ports, and none of them was up and in its VLAN. */
+  NO_EGRESS_PORT = 14,
 }
 
 /**

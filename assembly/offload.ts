@@ -14,7 +14,7 @@ const IPV6: u32 = 0x86dd;
 /** Most bytes of headers: Ethernet, two tags, IPv4 and TCP with all their options; rounded up. */
 const HEADERS_MAX: u32 = 160;
 /** Smallest payload of a segment that TSO makes: what RFC 879 leaves of the smallest datagram that every link carries. */
-export const MSS_MIN: u32 = 28;
+const MSS_MIN: u32 = 28;
 
 export class Offloads {
   /**
@@ -29,10 +29,8 @@ export class Offloads {
     const left = len - at;
     const ethertype = Parse.be16(p + type);
     if (ethertype == IPV4) {
-      if (left < 20) return 0;
-      const first = <u32>load<u8>(ip);
-      const bytes = (first & 15) * 4;
-      if (first >> 4 != 4 || bytes < 20 || bytes > left) return 0;
+      const bytes = Parse.ipv4Header(ip, left);
+      if (!bytes) return 0;
       const fragment = Parse.be16(ip + 6) & 0x3fff;
       return Offloads.packed(at, bytes, fragment ? 0 : load<u8>(ip, 9), 4);
     }

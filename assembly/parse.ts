@@ -52,11 +52,17 @@ export class Parse {
     return false;
   }
 
-  static ipv4(ip: usize, left: u32, key: usize): bool {
-    if (left < 20) return false;
+  /** Bytes of the IPv4 header at `ip`, of which `left` bytes are there; 0 if it isn't one, or isn't whole. */
+  @inline static ipv4Header(ip: usize, left: u32): u32 {
+    if (left < 20) return 0;
     const first = <u32>load<u8>(ip);
     const header = (first & 15) * 4;
-    if (first >> 4 != 4 || header < 20 || header > left) return false;
+    return first >> 4 == 4 && header >= 20 && header <= left ? header : 0;
+  }
+
+  static ipv4(ip: usize, left: u32, key: usize): bool {
+    const header = Parse.ipv4Header(ip, left);
+    if (!header) return false;
     store<u32>(key, load<u32>(ip, 12));
     store<u32>(key, load<u32>(ip, 16), FlowKey.destination);
     const protocol = load<u8>(ip, 9);

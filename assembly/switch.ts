@@ -59,16 +59,7 @@ import { SplitDevice } from "./virtqueue/split-device";
 const END: u32 = 0xffff;
 
 export class Switching {
-  /** One burst from each port (each NIC queue). Returns the frames moved. */
-  static poll(sw: usize): u32 {
-    const ports = load<u32>(sw, Switch.ports);
-    let moved: u32 = 0;
-    for (let i: u32 = 0; i < ports; i++) {
-      moved += Switching.pollPort(sw, Switching.port(sw, i));
-    }
-    return moved;
-  }
-
+  /** One burst from a port (from each queue of a NIC). Returns the frames moved. */
   static pollPort(sw: usize, port: usize): u32 {
     if (!load<u32>(port, Port.up)) return 0;
     if (load<u32>(sw, Switch.pending)) Switching.abandon(sw);
@@ -342,11 +333,11 @@ export class Switching {
   static forward(sw: usize, port: usize, frames: u32): void {
     const lists = sw + Switch.lists;
     let touched: u32 = 0;
-    let flood = false;
+    let flooded: u32 = 0;
     for (let f: u32 = 0; f < frames; f++) {
       const to = <u32>load<u16>(sw + Switch.destination + f * 2);
       if (to >= <u32>Destination.FLOOD) {
-        flood = flood || to == Destination.FLOOD;
+        flooded += u32(to == Destination.FLOOD);
         continue;
       }
       const list = lists + to * 4;
@@ -358,23 +349,23 @@ export class Switching {
       } else store<u16>(sw + Switch.next + <u32>load<u16>(list, 2) * 2, <u16>f);
       store<u16>(list, <u16>f, 2);
     }
-    if (flood) {
+    if (flooded) {
       // Every port gets frames: those for itself and those for all, in their order.
       const ports = load<u32>(sw, Switch.ports);
       const from = load<u32>(port, Port.index);
-      let flooded: u64 = 0;
+      let reached = false;
       for (let to: u32 = 0; to < ports; to++) {
         const out = Switching.port(sw, to);
         if (!load<u32>(out, Port.up)) continue;
+        reached = reached || to != from;
         let some: u32 = 0;
         for (let f: u32 = 0; f < frames; f++) {
           const d = <u32>load<u16>(sw + Switch.destination + f * 2);
           if (d == to || (d == Destination.FLOOD && to != from)) some = Switching.gather(sw, f, some);
-          if (d == Destination.FLOOD && !to) flooded++;
         }
         Switching.deliverGathered(sw, out, some);
       }
-      Count.add(port + Port.flooded, flooded);
+      if (!reached) Count.add(port + Port.drops + Drop.NO_EGRESS_PORT * 8, flooded);
       for (let t: u32 = 0; t < touched; t++) Switching.clear(lists, load<u16>(sw + Switch.touched + t * 2));
     } else {
       for (let t: u32 = 0; t < touched; t++) {
@@ -472,7 +463,7 @@ export class Switching {
    */
   static sendTo(sw: usize, port: usize, d: u32, vlan: u32, from: usize, segments: u32, header: v128): u32 {
     const flood = d == Destination.FLOOD;
-    if (flood) Count.add(port + Port.flooded, 1);
+    let reached = false;
     const end = flood ? load<u32>(sw, Switch.ports) : d + 1;
     let takes: u32 = 0;
     for (let to: u32 = flood ? 0 : d; to < end; to++) {
@@ -482,6 +473,7 @@ export class Switching {
         if (!flood) Count.add(out + Port.drops + Drop.VLAN * 8, 1);
         continue;
       }
+      reached = true;
       Desc.copy(sw + Switch.out, from, segments);
       // A frame for several ports belongs to none of them: it is copied to each.
       if (flood)
@@ -494,6 +486,7 @@ export class Switching {
         if (!flood) takes = load<u32>(out, Port.takes);
       }
     }
+    if (flood && !reached) Count.add(port + Port.drops + Drop.NO_EGRESS_PORT * 8, 1);
     return takes;
   }
 

@@ -6,7 +6,7 @@ import { Worker } from "node:worker_threads";
 import Table from "cli-table3";
 import { RingBuffer } from "ringbuf.js";
 import { channel } from "../src/channel.ts";
-import { median } from "./rig.ts";
+import { median } from "../src/median.ts";
 
 const WAYS = ["channel", "channel, bursts", "ringbuf.js", "postMessage", "postMessage, transferred"] as const;
 type Way = (typeof WAYS)[number];

@@ -16,7 +16,8 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import Table from "cli-table3";
 import { pvp } from "../src/index.ts";
-import { median, spread } from "./rig.ts";
+import { median } from "../src/median.ts";
+import { spread } from "./rig.ts";
 import { type Distance, distance, TwoCpus, unfit } from "./two-cpus.ts";
 
 const ROUNDS = 9;

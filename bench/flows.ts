@@ -3,9 +3,10 @@
  * flows' addresses and ports; frames of which each is a new flow, under many rules; and how fast rules are added.
  */
 import Table from "cli-table3";
-import { Packet } from "../assembly/layout.ts";
+import { FlowTable, Packet } from "../assembly/layout.ts";
 import { type Attach, Host } from "../src/host.ts";
 import { localMac } from "../src/mac.ts";
+import { lowerQuartile } from "./percentile.ts";
 import { Rig } from "./rig.ts";
 
 const SIZE = 64;
@@ -36,9 +37,6 @@ function byFlow(frames: Uint8Array[]): string[] {
   return [...rules];
 }
 
-const percentile = (values: number[], of: number): number =>
-  [...values].sort((a, b) => a - b)[Math.floor(values.length * of)] as number;
-
 /** PVP at 64 B; learning and tables take turns. */
 async function pvp(attach: Attach): Promise<string[][]> {
   const flows = byFlow(await generated());
@@ -53,9 +51,9 @@ async function pvp(attach: Attach): Promise<string[][]> {
   for (const rig of rigs) for (let i = 0; i < 8000; i++) rig.round(PER_ROUND);
   for (const rig of rigs) rig.ns.length = 0;
   for (let round = 0; round < ROUNDS; round++) for (const rig of rigs) rig.round(PER_ROUND);
-  const base = percentile((rigs[0] as Rig).ns, 0.25);
+  const base = lowerQuartile((rigs[0] as Rig).ns);
   return rigs.map((rig, i) => {
-    const ns = percentile(rig.ns, 0.25);
+    const ns = lowerQuartile(rig.ns);
     const copies = rig.check().toFixed(2);
     return [
       `PVP ${attach}, ${variants[i]?.name}`,
@@ -194,8 +192,8 @@ async function cold(
     core.exports.transmitted(to.address, sent);
     if (round >= 300) ns.push((time * 1e6) / PER_ROUND);
   }
-  const missed = core.counter(sw.flows.address + 104) / (3000 * PER_ROUND);
-  const best = percentile(ns, 0.25);
+  const missed = core.counter(sw.flows.address + FlowTable.misses) / (3000 * PER_ROUND);
+  const best = lowerQuartile(ns);
   return [
     name,
     best.toFixed(1),

@@ -9,10 +9,10 @@ import { BUFFER_ROOM, Kind, Packet } from "../assembly/layout.ts";
 import { createPool } from "../src/core/pool.ts";
 import { createRing } from "../src/core/ring.ts";
 import { Core, pvp } from "../src/index.ts";
+import { median } from "../src/median.ts";
 import { table, verdict } from "../src/report/table.ts";
 import { ablation } from "./ablation.ts";
 import { native } from "./native.ts";
-import { median } from "./rig.ts";
 
 const BURST = 32;
 

@@ -8,7 +8,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import Table from "cli-table3";
 import type { Attach } from "../src/host.ts";
-import { gain, median, PACKETS, Rig, ROUNDS, ratio, spread } from "./rig.ts";
+import { median } from "../src/median.ts";
+import { gain, PACKETS, Rig, ROUNDS, ratio, spread } from "./rig.ts";
 
 const BURST = 32;
 const ATTACHMENTS: Attach[] = ["vhost", "iovtee"];

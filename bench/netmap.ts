@@ -7,6 +7,7 @@ import { execFileSync } from "node:child_process";
 import { mkdirSync, readFileSync } from "node:fs";
 import Table from "cli-table3";
 import { Host, pvp } from "../src/index.ts";
+import { lowerQuartile, percentile } from "./percentile.ts";
 
 const SIZES = [64, 512, 1514, 4096, 9000];
 const CYCLES = 4000;
@@ -25,9 +26,6 @@ function loops(memory: WebAssembly.Memory) {
   });
   return exports.run as (t: number, r: number, n: number, len: number, first: number) => number;
 }
-
-const percentile = (values: readonly number[], part: number) =>
-  [...values].sort((a, b) => a - b)[Math.floor(values.length * part)] as number;
 
 /** Nanoseconds a frame, cycle by cycle, for each length. */
 async function pipe(): Promise<number[][]> {
@@ -56,7 +54,7 @@ const table = new Table({
   colAligns: ["right", "right", "right", "right", "right"],
   style: { head: [], border: [], compact: true },
 });
-const quarter = ns.map((values) => percentile(values, 0.25));
+const quarter = ns.map(lowerQuartile);
 SIZES.forEach((size, i) => {
   const values = ns[i] as number[];
   table.push([

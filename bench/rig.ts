@@ -5,6 +5,7 @@
 import { Port } from "../assembly/layout.ts";
 import { type Attach, Host, type Nic } from "../src/host.ts";
 import { localMac } from "../src/mac.ts";
+import { median } from "../src/median.ts";
 import { FrameGenerator } from "../src/ports/generator.ts";
 
 const RING = 256;
@@ -123,10 +124,6 @@ export const PACKETS = 50_000;
 /** Median, least and most: "39.5 (37.9-41.0)". */
 export function spread(ns: number[]): string {
   return `${median(ns).toFixed(1)} (${Math.min(...ns).toFixed(1)}-${Math.max(...ns).toFixed(1)})`;
-}
-
-export function median(values: number[]): number {
-  return [...values].sort((a, b) => a - b)[values.length >> 1] as number;
 }
 
 /** Median of the rounds' ratios a : b. */

@@ -9,8 +9,9 @@ import Table from "cli-table3";
 import { Nic as NicLayout } from "../assembly/layout.ts";
 import { Host, type Nic, type NicOptions } from "../src/host.ts";
 import { localMac } from "../src/mac.ts";
+import { median } from "../src/median.ts";
 import { FrameGenerator } from "../src/ports/generator.ts";
-import { median } from "./rig.ts";
+import { lowerQuartile } from "./percentile.ts";
 
 const RING = 256;
 /** One in eight of a mapped guest's buffers isn't the card's. */
@@ -168,8 +169,6 @@ class Rig {
   }
 }
 
-const quarter = (values: number[]) => [...values].sort((a, b) => a - b)[values.length >> 2] as number;
-
 const rigs: Rig[] = [];
 for (const variant of VARIANTS) rigs.push(await Rig.create(variant));
 for (const rig of rigs) rig.warmUp();
@@ -182,7 +181,7 @@ const out = new Table({
 let base = 0;
 for (const rig of rigs) {
   rig.check();
-  const ns = quarter(rig.ns);
+  const ns = lowerQuartile(rig.ns);
   if (rig.name.endsWith("no rules")) base = ns;
   const more = rig.name.endsWith("no rules") ? "" : `${(ns - base).toFixed(1)} ns`;
   out.push([rig.name, `${ns.toFixed(1)}, ${median(rig.ns).toFixed(1)}`, more]);

@@ -7,6 +7,7 @@ import Table from "cli-table3";
 import { Host, type Nic } from "../src/index.ts";
 import { localMac } from "../src/mac.ts";
 import { FrameGenerator } from "../src/ports/generator.ts";
+import { lowerQuartile } from "./percentile.ts";
 
 const BURST = 32;
 /** Least frames of a cycle, in bursts: what the clock takes to be read isn't to count. */
@@ -85,9 +86,6 @@ class Rig {
   }
 }
 
-/** A quarter of the cycles took less: most cycles that another program disturbed are left out. */
-const quartile = (ns: readonly number[]) => [...ns].sort((a, b) => a - b)[ns.length >> 2] as number;
-
 const out = new Table({
   head: ["guests", "frame", "ring", "passthrough ns/pkt", "sriov ns/pkt", "sriov, of passthrough"],
   colAligns: ["right", "right", "right", "right", "right", "right"],
@@ -107,7 +105,7 @@ for (const ring of [256, 64]) {
         sriov.cycle();
       }
       for (const rig of [passthrough, sriov]) rig.check();
-      const [a, b] = [quartile(passthrough.ns), quartile(sriov.ns)];
+      const [a, b] = [lowerQuartile(passthrough.ns), lowerQuartile(sriov.ns)];
       least = Math.min(least, a / b);
       out.push(
         [guests, size, ring, a.toFixed(2), b.toFixed(2), `${((100 * a) / b).toFixed(1)} %`].map(String),

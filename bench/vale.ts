@@ -16,8 +16,9 @@ import { Kind, Packet, Port, TAKES_NOTHING } from "../assembly/layout.ts";
 import createByMac from "../examples/lookup/by-mac.mjs";
 import { writePacket } from "../src/core/packet.ts";
 import { type FramePort, Host, type Lookup } from "../src/host.ts";
+import { median } from "../src/median.ts";
 import { compile } from "./native.ts";
-import { median } from "./rig.ts";
+import { lowerQuartile } from "./percentile.ts";
 
 const PORTS = 8;
 /** Stations behind each port. */
@@ -120,7 +121,7 @@ class ValeRig {
       for (let c = 0; c < CYCLES; c++) this.cycle();
       samples.push(((performance.now() - start) * 1e6) / (CYCLES * FRAMES));
     }
-    this.ns.push(quarter(samples));
+    this.ns.push(lowerQuartile(samples));
   }
 
   warmUp(): void {
@@ -147,11 +148,6 @@ function frame(length: number, station: number, port: number, source: number, fr
   const made = new Uint8Array(length).fill(0x5a);
   made.set([2, 0, 0, 0, port, station, 2, 0, 0, 0, from, source, 0x88, 0xb5]);
   return made;
-}
-
-/** 25th percentile. */
-function quarter(values: number[]): number {
-  return values.sort((a, b) => a - b)[values.length >> 2] as number;
 }
 
 /** The same in C; nothing where there is no gcc. */

@@ -12,6 +12,7 @@ import { createLcore, setPollers } from "../src/core/lcore.ts";
 import { type Guest, type GuestOptions, Host, type Nic } from "../src/index.ts";
 import { localMac } from "../src/mac.ts";
 import { FrameGenerator } from "../src/ports/generator.ts";
+import { lowerQuartile } from "./percentile.ts";
 
 const RING = 256;
 const FILLED = RING - RING / 8;
@@ -101,9 +102,6 @@ class Rig {
   }
 }
 
-/** Three quarters of the cycles took more: most that another program disturbed are left out. */
-const quartile = (ns: readonly number[]) => [...ns].sort((a, b) => a - b)[ns.length >> 2] as number;
-
 const out = new Table({
   head: [
     "frame",
@@ -130,9 +128,9 @@ for (const size of SIZES) {
     for (const rig of rigs) rig.cycle();
   }
   for (const rig of rigs) rig.check();
-  const base = quartile((rigs[0] as Rig).guest);
+  const base = lowerQuartile((rigs[0] as Rig).guest);
   for (const rig of rigs) {
-    const [guest, host] = [quartile(rig.guest), rig.hostLcore ? quartile(rig.host) : 0];
+    const [guest, host] = [lowerQuartile(rig.guest), rig.hostLcore ? lowerQuartile(rig.host) : 0];
     const each = base / Math.max(guest, host);
     if (rig.name === "vdpdk") least = Math.min(least, each);
     const percent = (n: number) => `${(100 * n).toFixed(1)} %`;

@@ -10,6 +10,7 @@ import { Host, type Nic } from "../src/host.ts";
 import { localMac } from "../src/mac.ts";
 import { median } from "../src/median.ts";
 import { FrameGenerator } from "../src/ports/generator.ts";
+import { lowerQuartile } from "./percentile.ts";
 
 const BURST = 32;
 const TURNS = 512;
@@ -74,8 +75,8 @@ class Lane {
     }
     exports.check(generator, nic, waiting);
     const after = this.generator.check();
-    const quarter = times.sort((a, b) => a - b)[times.length >> 2] ?? Number.NaN;
-    this.mpps.push(((after.received - before.received) / turns / quarter / 1000) * TOGETHER);
+    const ms = lowerQuartile(times);
+    this.mpps.push(((after.received - before.received) / turns / ms / 1000) * TOGETHER);
     this.lost += after.lost - before.lost;
     this.offered += turns * BURST;
   }

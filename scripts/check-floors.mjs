@@ -79,6 +79,7 @@ const FLOORS = {
   "src/flows/": 3,
   "src/core/": 2,
   "src/channel.ts": 2,
+  "src/ip.ts": 1,
   "src/mac.ts": 1,
   "src/median.ts": 1,
   "src/offloads.ts": 1,

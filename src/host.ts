@@ -99,7 +99,8 @@ export class Host implements Counted {
   readonly #checks: (() => void)[] = [];
   #changing = 0;
   #netmaps = 0;
-  #stopped = true;
+  /** The run from `launch()` to `stop()`, if there is one; each is another object. */
+  #current: object | undefined;
   #wake: () => void = () => {};
   readonly #clock: () => number;
   readonly #start: number;
@@ -259,8 +260,11 @@ export class Host implements Counted {
    * @throws LcoreError where one of them died: then all have been stopped, and the host can be run again
    */
   async run(options: RunOptions = {}): Promise<void> {
-    const { done } = await this.launch(options.lcores ?? []);
-    for (let idle = 0; !this.#stopped; ) {
+    const launched = this.launch(options.lcores ?? []);
+    const own = this.#current;
+    const { done } = await launched;
+    // Once stopped the host may run anew before this one's turn comes.
+    for (let idle = 0; this.#current === own; ) {
       idle = this.drain(64) > 0 ? 0 : Math.min(IDLE_MS, 2 * idle + 1);
       await (idle === 0 ? pause() : this.#idle(idle));
     }
@@ -274,7 +278,7 @@ export class Host implements Counted {
    * @throws RangeError for what can't be placed so; LcoreError where a worker doesn't start
    */
   async launch(lcores: readonly (Role | readonly Role[])[]): Promise<{ done: Promise<void> }> {
-    if (!this.#stopped) throw new Error("host: runs already, expected stop() first");
+    if (this.#current) throw new Error("host: runs already, expected stop() first");
     if (this.lcores.length > 0) {
       throw new Error("host: its lcores haven't stopped yet, expected the end of run() or `done` first");
     }
@@ -286,7 +290,7 @@ export class Host implements Counted {
     const placed = new Map(lists.flatMap((roles, i) => roles.map((role) => [role, i + 1] as const)));
     place(this, this.#lcores, placed);
     this.#placed = placed;
-    this.#stopped = false;
+    this.#current = {};
     this.#emptyCaches();
     // From here on they may be paused, stopped, or die, whether they run already or not.
     this.lcores = lists.map((roles, i) => {
@@ -306,8 +310,9 @@ export class Host implements Counted {
 
   /** Waits until all lcores have stopped; as soon as one fails the others are stopped. */
   async #watch(): Promise<void> {
-    const clock = setInterval(() => this.tick(), TICK_MS);
     const { lcores } = this;
+    if (lcores.length === 0) return;
+    const clock = setInterval(() => this.tick(), TICK_MS);
     const died = new Map<WorkerLcore, LcoreError>();
     await Promise.all(
       lcores.map(async (lcore) => {
@@ -364,7 +369,7 @@ export class Host implements Counted {
 
   /** Ends `run()`, and the lcores on workers; what `run()` or `launch()` gave tells when that has happened. */
   stop(): void {
-    this.#stopped = true;
+    this.#current = undefined;
     this.wake();
     for (const lcore of this.lcores) void lcore.stop();
   }

@@ -9,7 +9,8 @@
 import { pause, runtime, sharedMemory } from "#platform";
 import { FRAME_MAX, FRAME_MIN } from "../assembly/layout.ts";
 import { parseFlows } from "./flows/rule.ts";
-import type { Attach, FunctionName, Guest, Host, Nic, NicModeName } from "./host.ts";
+import type { Attach, FunctionName, Guest, Host, Nic } from "./host.ts";
+import { macBytes } from "./mac.ts";
 import { median } from "./median.ts";
 import { type CapturedFrame, CaptureError, framesOf } from "./ports/capture.ts";
 import { CaptureWriter, readCapture } from "./ports/capture-file.ts";
@@ -17,9 +18,9 @@ import { FrameGenerator, type FrameSize, meanBytes } from "./ports/generator.ts"
 import { parseLcores, room, settle } from "./pvp-lcores.ts";
 import type { RteFlowEntry } from "./roles/rte-flow.ts";
 import { parseRules } from "./rules.ts";
-import { type LookupSource, portNamed, Testbed, WIRE_MAC } from "./testbed.ts";
+import { type LookupSource, portNamed, Testbed, type TestbedSetup, WIRE_MAC } from "./testbed.ts";
 
-export interface PvpOptions {
+export interface PvpOptions extends TestbedSetup {
   attach?: Attach[];
   /** Frame sizes on the wire; see `FrameSize`. Ignored with `capture`. */
   size?: FrameSize[];
@@ -39,29 +40,6 @@ export interface PvpOptions {
   /** Guests side by side, each with traffic of its own. */
   guests?: number;
   function?: FunctionName;
-  /**
-   * What runs on which thread: "nic", "host" (the switch) and "guest", joined by "+" where they share an lcore; the one
-   * with the card is the calling thread. Default: all on the calling thread, in memory that isn't shared.
-   */
-  lcores?: string[];
-  /** How the card's receive queues are served; default "poll", over "kernel" "interrupt". */
-  nicMode?: NicModeName;
-  /** Over "kernel": packets for each interrupt, 1 to 256; default 1. */
-  napi?: number;
-  /** Over "vhost": the guest's transmit buffers are given to the card as they are; default false. */
-  zeroCopyTx?: boolean;
-  /** Text of the firewall's rules. */
-  rules?: string;
-  /** Lines of testpmd's `flow` commands, which the card is given before there is traffic. */
-  flow?: string;
-  /** Whether the card follows these rules, or its driver; default true. */
-  flowOffload?: boolean;
-  /** Receive queues of the card that share what no filter names, by RSS, up to 64; default 1. */
-  queues?: number;
-  /** Who says where frames go at the switch (docs/lookup.md); instead of a function what makes one, for each switch. */
-  lookup?: LookupSource;
-  /** Text of the flow table's rules; port 0 is nic0, 1 guest0, and so on. Default: by destination MAC address. */
-  flows?: string;
   /** Measured rounds; default 7. */
   repeat?: number;
   seed?: number;
@@ -522,9 +500,9 @@ class CaptureWire implements Wire {
     bed: Testbed,
     readonly o: Checked,
   ) {
-    this.#to = bed.heads.map((guest) => bytesOf(guest.mac));
+    this.#to = bed.heads.map(bytesOf);
     const row = bed.guests.length / bed.heads.length;
-    this.#from = bed.heads.map((_, i) => bytesOf((bed.guests[(i + 1) * row - 1] as Guest).mac));
+    this.#from = bed.heads.map((_, i) => bytesOf(bed.guests[(i + 1) * row - 1] as Guest));
   }
 
   rewind(): void {
@@ -624,7 +602,7 @@ class CaptureWire implements Wire {
   }
 }
 
-const bytesOf = (mac: string) => Uint8Array.from(mac.split(":"), (byte) => Number.parseInt(byte, 16));
+const bytesOf = ({ mac }: Guest) => macBytes(mac) as Uint8Array;
 
 function sameFrom12(a: Uint8Array, b: Uint8Array): boolean {
   if (a.length !== b.length) return false;

@@ -7,6 +7,8 @@
  * PROTOCOL: tcp, udp, icmp, icmpv6, ip, ip6 or a number. `#` begins a comment. Without a default, what no rule
  * matches is denied.
  */
+import { ipv4Bytes, ipv6Bytes, prefixMask } from "./ip.ts";
+
 export interface FirewallRule {
   allow: boolean;
   family: 0 | 4 | 6;
@@ -145,7 +147,7 @@ function side(
 ): void {
   words.take();
   const [text = "", length] = words.peek().split("/");
-  const bytes = text.includes(":") ? ipv6(text) : ipv4(text);
+  const bytes = text.includes(":") ? ipv6Bytes(text) : ipv4Bytes(text);
   const bits = bytes ? bytes.length * 8 : 0;
   const prefix = length === undefined ? bits : /^\d+$/.test(length) ? Number(length) : Number.NaN;
   if (!bytes || !(prefix <= bits)) words.fail("an IPv4 or IPv6 address, as in 10.0.0.0/8 or 2001:db8::/32");
@@ -153,30 +155,6 @@ function side(
   if (made.family && made.family !== family) words.fail(`an IPv${made.family} address`);
   made.family = family;
   made[address].set(bytes);
-  for (let i = 0; i < prefix; i++) {
-    made[mask][i >> 3] = (made[mask][i >> 3] ?? 0) | (0x80 >> (i & 7));
-  }
+  made[mask].set(prefixMask(prefix, bytes.length));
   words.take();
-}
-
-/** The four bytes of "10.0.0.1"; undefined for anything else. */
-export function ipv4(text: string): Uint8Array | undefined {
-  const parts = text.split(".");
-  if (parts.length !== 4 || !parts.every((part) => /^\d{1,3}$/.test(part) && Number(part) < 256))
-    return undefined;
-  return Uint8Array.from(parts, Number);
-}
-
-/** The sixteen bytes of "2001:db8::1"; undefined for anything else. */
-export function ipv6(text: string): Uint8Array | undefined {
-  const halves = text.split("::");
-  if (halves.length > 2) return undefined;
-  const [head = [], tail = []] = halves.map((half) => (half ? half.split(":") : []));
-  const zeros = halves.length === 2 ? 8 - head.length - tail.length : 0;
-  if (zeros < 0 || (halves.length === 2 && zeros < 1)) return undefined;
-  const groups = [...head, ...Array<string>(zeros).fill("0"), ...tail];
-  if (groups.length !== 8 || !groups.every((group) => /^[0-9a-f]{1,4}$/i.test(group))) return undefined;
-  return Uint8Array.from(
-    groups.flatMap((group) => [Number.parseInt(group, 16) >> 8, Number.parseInt(group, 16) & 255]),
-  );
 }

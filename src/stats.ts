@@ -136,6 +136,7 @@ const DROPS: [keyof typeof Drop, string][] = [
   ["LOOKUP_FAILED", "lookupFailed"],
   ["FLOW", "flow"],
   ["CONTROLLER", "controller"],
+  ["NO_EGRESS_PORT", "noEgressPort"],
 ];
 const REFUSALS: [keyof typeof Refusal, string][] = [
   ["OUT_OF_REGION", "outOfRegion"],

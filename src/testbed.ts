@@ -27,7 +27,7 @@ export type LookupSource = "learning" | "flows" | WebAssembly.Module | (() => Lo
  * The rules of `--lookup flows` where none are given: by destination MAC address, with the same effect as learning.
  * @param guests their MAC addresses, by port from 1 on; port 0 is the card
  */
-export function flowsByMac(guests: readonly string[]): string[] {
+function flowsByMac(guests: readonly string[]): string[] {
   return [
     ...guests.map((mac, i) => `priority=2,dl_dst=${mac},actions=output:${i + 1}`),
     "priority=1,dl_dst=01:00:00:00:00:00/01:00:00:00:00:00,actions=FLOOD",
@@ -45,7 +45,34 @@ export function portNamed(name: string): number | undefined {
 /** Bytes of a flow table, and a little more. */
 const FLOWS_BYTES = 12 * 1024 * 1024;
 
-export interface TestbedOptions {
+/** What may be said of any testbed; `PvpOptions` has it as it is. */
+export interface TestbedSetup {
+  /**
+   * What runs on which thread: "nic", "host" (the switch) and "guest", joined by "+" where they share an lcore; the one
+   * with the card is the calling thread. Default: all on the calling thread, in memory that isn't shared.
+   */
+  lcores?: string[];
+  /** How the card's receive queues are served; default "poll", over "kernel" "interrupt". */
+  nicMode?: NicModeName;
+  /** Over "kernel": packets for each interrupt, 1 to 256; default 1. */
+  napi?: number;
+  /** Over "vhost": the guest's transmit buffers are given to the card as they are; default false. */
+  zeroCopyTx?: boolean;
+  /** Text of the firewall's rules. */
+  rules?: string;
+  /** Lines of testpmd's `flow` commands, which the card is given before there is traffic. */
+  flow?: string;
+  /** Whether the card follows these rules, or its driver; default true. */
+  flowOffload?: boolean;
+  /** Receive queues of the card that share what no filter names, by RSS, up to 64; default 1. */
+  queues?: number;
+  /** Who says where frames go at the switch (docs/lookup.md); instead of a function what makes one, for each switch. */
+  lookup?: LookupSource;
+  /** Text of the flow table's rules; port 0 is nic0, 1 guest0, and so on. Default: by destination MAC address. */
+  flows?: string;
+}
+
+export interface TestbedOptions extends TestbedSetup {
   ring: number;
   /** Descriptors in the card's rings, but for those of mapped guests; default `ring`. */
   cardRing?: number;
@@ -53,18 +80,6 @@ export interface TestbedOptions {
   /** Rows side by side. */
   guests: number;
   function: FunctionName;
-  /** As in `PvpOptions`. */
-  lcores?: string[];
-  nicMode?: NicModeName;
-  napi?: number;
-  zeroCopyTx?: boolean;
-  rules?: string;
-  flow?: string;
-  flowOffload?: boolean;
-  /** Receive queues that share what no filter names, by RSS; default 1. */
-  queues?: number;
-  lookup?: LookupSource;
-  flows?: string;
 }
 
 export class Testbed {

@@ -11,7 +11,7 @@ import {
 } from "../assembly/layout.ts";
 import { Host } from "../src/index.ts";
 import { type Harness, instantiate } from "./harness/harness.ts";
-import { frame, inCard, numberOf, pring, rig } from "./harness/host.ts";
+import { frame, inCard, numberOf, pollSwitch, pring, rig } from "./harness/host.ts";
 import { BUFFERS, Queue } from "./harness/queue.ts";
 
 const A = "02:00:00:00:00:0a";
@@ -115,7 +115,7 @@ describe("classifying", () => {
   test("bytes of frames that nobody read are counted where they came in", async () => {
     const r = await rig({});
     r.nic.receive(Array.from({ length: 20 }, (_, i) => frame(r.guest.mac, i, 100)));
-    r.core.exports.pollSwitch(r.sw.address);
+    pollSwitch(r.sw);
     expect(r.host.stats().ports[0]).toMatchObject({ rxPackets: 20, rxBytes: 2000 });
   });
 });

@@ -301,14 +301,14 @@ function mend(
 }
 
 /** Where the checksum of what is behind IP stands. */
-export function checksumAt(frame: Uint8Array): number | undefined {
+function checksumAt(frame: Uint8Array): number | undefined {
   const { fields, l4 } = read(frame, 0);
   if (l4 === undefined) return undefined;
   return { 6: l4 + 16, 17: l4 + 6, 58: l4 + 2, 1: l4 + 2 }[fields.nw_proto as number];
 }
 
 /** What that checksum is over: pseudo-header, header and payload (RFC 768, 9293, 8200). */
-export function covered(frame: Uint8Array): Uint8Array {
+function covered(frame: Uint8Array): Uint8Array {
   const { fields, l3 = 0, l4 = 0, end = 0 } = read(frame, 0);
   const payload = frame.subarray(l4, end);
   const addresses =

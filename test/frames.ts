@@ -2,6 +2,8 @@
 import { Nic as NicLayout, Packet, RxQueue, TxQueue } from "../assembly/layout.ts";
 import type { FramePort, Host, Nic } from "../src/index.ts";
 
+/** The station at the far end of the wire. */
+export const WIRE = "02:00:00:00:ff:01";
 export const BROADCAST = "ff:ff:ff:ff:ff:ff";
 export const ARP = 0x0806;
 export const IPV4 = 0x0800;
@@ -31,6 +33,11 @@ export function ether(
 ): Uint8Array {
   const tagged = tags.flatMap((tag) => [0x81, 0, ...be16(tag)]);
   return Uint8Array.from([...macBytes(to), ...macBytes(from), ...tagged, ...be16(type), ...payload]);
+}
+
+/** An Ethernet frame of `size` bytes that no protocol knows (802: 0x88b5 is for experiments). */
+export function frame(to: string, from: string, size = 60, fill = 0x33): Uint8Array {
+  return ether(to, from, 0x88b5, Array(size - 14).fill(fill));
 }
 
 /** The same frame with a VLAN tag. */

@@ -3,8 +3,8 @@ import { Driver, Guest as GuestLayout, Packet, Virtqueue } from "../assembly/lay
 import { type GuestOptions, Host, type HostStats } from "../src/host.ts";
 import { FrameGenerator } from "../src/ports/generator.ts";
 import { astray } from "./frames.ts";
+import { CLEAN, pollSwitch, type Rig, rig, WIRE } from "./harness/host.ts";
 
-const WIRE = "02:00:00:00:ff:01";
 const FORMATS: [string, GuestOptions][] = [
   ["split", {}],
   ["packed", { packed: true }],
@@ -12,21 +12,8 @@ const FORMATS: [string, GuestOptions][] = [
   ["packed, interrupts", { packed: true, eventIdx: true, interrupts: true }],
 ];
 
-async function rig(options: GuestOptions, guests = 1) {
-  const host = await Host.create({ memory: 256 * 2 ** 20 });
-  const nic = host.nic({ ring: 64, queues: guests + 1 });
-  const made = Array.from({ length: guests }, () => host.guest({ ring: 128, ...options }));
-  const sw = host.vswitch({ connect: [nic, ...made] });
-  return { host, nic, guest: made[0] as (typeof made)[0], guests: made, sw };
-}
-
 /** Frames of `size` through the host, `cycles` rings of them; returns what the checker and the host counted. */
-function drive(
-  r: Awaited<ReturnType<typeof rig>>,
-  size: number | "imix",
-  cycles: number,
-  each?: (i: number) => void,
-) {
+function drive(r: Rig, size: number | "imix", cycles: number, each?: (i: number) => void) {
   const { host, nic, guests } = r;
   const generator = new FrameGenerator(host.core, {
     size,
@@ -43,13 +30,11 @@ function drive(
   return { check: generator.check(), stats: host.stats() };
 }
 
-const clean = { lost: 0, duplicated: 0, reordered: 0, corrupt: 0 };
-
 describe.each(FORMATS)("PVP over a %s virtqueue", (_name, options) => {
   test.each([64, 1514, "imix"] as const)("vhost copies each frame of %s twice", async (size) => {
     const r = await rig({ ...options, attach: "vhost" });
     const { check, stats } = drive(r, size, 50);
-    expect(check).toMatchObject({ sent: 3200, received: 3200, ...clean });
+    expect(check).toMatchObject({ sent: 3200, received: 3200, ...CLEAN });
     expect(stats.ports.reduce((n, port) => n + port.copies, 0)).toBe(6400);
     expect(astray(r.host)).toBe(0);
   });
@@ -59,7 +44,7 @@ describe.each(FORMATS)("PVP over a %s virtqueue", (_name, options) => {
     async (size) => {
       const r = await rig({ ...options, attach: "iovtee" });
       const { check, stats } = drive(r, size, 50);
-      expect(check).toMatchObject({ sent: 3200, received: 3200, ...clean });
+      expect(check).toMatchObject({ sent: 3200, received: 3200, ...CLEAN });
       expect(stats.ports.map((port) => port.copies)).toEqual([3200, 0]);
       expect(stats.mappings[0]).toMatchObject({ hits: 3200, misses: 0 });
       expect(astray(r.host)).toBe(0);
@@ -79,7 +64,7 @@ test("R1: mapping and unmapping under load loses nothing", async () => {
   const { check, stats } = drive(r, 64, 10_000, (i) =>
     i % 2 ? r.sw.map(r.nic, r.guest) : r.sw.unmap(r.guest),
   );
-  expect(check).toMatchObject({ sent: 640_000, received: 640_000, ...clean });
+  expect(check).toMatchObject({ sent: 640_000, received: 640_000, ...CLEAN });
   expect(stats.mappings[0]?.hits).toBeGreaterThan(0);
   expect(stats.mappings[0]?.hits).toBeLessThan(640_000);
   expect(astray(r.host)).toBe(0);
@@ -94,7 +79,7 @@ test("R7: after unmap and reset a poisoned region stays poisoned under load", as
   region.fill(0xa5);
   for (let i = 0; i < 20; i++) {
     r.nic.receive(Array.from({ length: 32 }, () => frame(r.guest.mac)));
-    core.exports.pollSwitch(r.sw.address);
+    pollSwitch(r.sw);
   }
   expect(region.every((byte) => byte === 0xa5)).toBe(true);
   expect(r.host.stats().ports[1]?.drops.down).toBeGreaterThan(0);
@@ -115,7 +100,7 @@ test.each(["vhost", "iovtee"] as const)(
       if (i % 10 === 0) r.sw.stop(r.guest);
       if (i % 10 === 0) r.sw.start(r.guest);
     });
-    expect(check).toMatchObject({ sent: 64_000, received: 64_000, ...clean });
+    expect(check).toMatchObject({ sent: 64_000, received: 64_000, ...CLEAN });
     if (attach === "iovtee") expect(stats.mappings[0]?.hits).toBeGreaterThan(60_000);
     expect(astray(r.host)).toBe(0);
   },
@@ -124,7 +109,7 @@ test.each(["vhost", "iovtee"] as const)(
 test("a guest that is stopped doesn't run: what is in its queues is gone", async () => {
   const { host, nic, guest, sw } = await rig({});
   nic.receive([frame(guest.mac), frame(guest.mac)]);
-  host.core.exports.pollSwitch(sw.address);
+  pollSwitch(sw);
   sw.stop(guest);
   host.drain();
   expect(host.stats().guests[0]).toMatchObject({ received: 0, transmitted: 0 });
@@ -186,7 +171,7 @@ test("R3: a guest that posts nothing gets nothing, and the card counts it", asyn
 test("R11: 64 guests have traffic of their own, and one that is stuck stalls nobody", async () => {
   const r = await rig({ attach: "iovtee", ring: 128, memory: 512 * 1024 }, 64);
   const { check } = drive(r, 64, 40);
-  expect(check).toMatchObject({ received: 2560, ...clean });
+  expect(check).toMatchObject({ received: 2560, ...CLEAN });
   const stuck = r.guests[5];
   if (!stuck) throw new Error("64 guests");
   r.host.core.setU32(stuck.rxVirtqueue + Virtqueue.broken, 8);
@@ -410,3 +395,20 @@ describe("stats() tells where the receive buffers are", () => {
     expect(host.stats().guests[0]!.posted).toBe(all - 10);
   });
 });
+
+test.each([0, 20])(
+  "a run that was stopped ends, though the host is run again at once, after %d ms",
+  async (ms) => {
+    const host = await Host.create();
+    const wait = (some: number) => new Promise((resolve) => setTimeout(resolve, some));
+    let runs = 2;
+    const first = host.run().then(() => --runs);
+    await wait(ms);
+    host.stop();
+    const second = host.run().then(() => --runs);
+    await wait(50);
+    expect(runs).toBe(1);
+    host.stop();
+    await Promise.all([first, second]);
+  },
+);

@@ -7,7 +7,6 @@ import {
   Driver,
   Guest as GuestLayout,
   HEADROOM,
-  Kind,
   MacTable,
   Mapping,
   NetHeader,
@@ -25,6 +24,7 @@ import {
   misplaced,
   misplacedInPool,
   numberOf,
+  pollSwitch,
   pring,
   type Rig,
   randomOf,
@@ -33,6 +33,7 @@ import {
   sent,
   WIRE,
 } from "./harness/host.ts";
+import { canary } from "./harness/hostile.ts";
 
 /** A station whose frames the card steers to the first guest's queue by mistake. */
 const ASTRAY = "02:00:00:00:00:99";
@@ -109,7 +110,7 @@ describe("R2: each buffer is at one place at any time", () => {
             ),
           ),
         ),
-      pollSwitch: () => r.core.exports.pollSwitch(r.sw.address),
+      pollSwitch: () => pollSwitch(r.sw),
       pollGuest: () => r.core.exports.pollGuest(pick(r.guests).address),
       drain: () => r.host.drain(2),
       transmit: () => sent(r),
@@ -147,8 +148,8 @@ describe("R2: each buffer is at one place at any time", () => {
       expect(held.length).toBeGreaterThanOrEqual(64);
       expect(held.map(({ index }) => index)).toEqual(posted.slice(0, held.length));
       nic.receive(numbered(60, guest.mac));
-      host.core.exports.pollSwitch(sw.address);
-      host.core.exports.pollSwitch(sw.address);
+      pollSwitch(sw);
+      pollSwitch(sw);
       const { used } = idsOf(guest, guest.rxVirtqueue, host.core.u32(guest.address + GuestLayout.rx));
       expect(used).toEqual(posted.slice(0, 60));
     },
@@ -161,7 +162,7 @@ describe("R2: each buffer is at one place at any time", () => {
       r.nic.steer(ASTRAY, 0, 1, r.sw.indexOf(r.guests[1]!));
       const before = new Map(inCard(r, r.nic.rxQueue(1)).map(({ index, addr }) => [index, addr]));
       r.nic.receive(numbered(5, ASTRAY));
-      r.core.exports.pollSwitch(r.sw.address);
+      pollSwitch(r.sw);
       const back = pring(r, r.guest.mapping).slice(-5);
       expect(back.map(({ addr, index }) => before.get(index) === addr)).toEqual(Array(5).fill(true));
     },
@@ -175,7 +176,7 @@ describe("R3: the guest has posted no buffer", () => {
     const numbers: number[] = [];
     for (let i = 0; i < 120; i++) {
       r.nic.receive(numbered(50, r.guest.mac, 60, i * 50));
-      r.core.exports.pollSwitch(r.sw.address);
+      pollSwitch(r.sw);
       if (i % 3 === 0) r.core.exports.pollGuest(r.guest.address);
       numbers.push(...sent(r).map(numberOf));
     }
@@ -227,7 +228,7 @@ describe("R4: a frame in a mapped buffer isn't copied", () => {
       // The guest rewrites its frame: were the host to copy from elsewhere, or to patch it, it would show.
       for (const { addr } of cards) region[addr - guest.region + NetHeader.SIZE + 20]! ^= 0xff;
       const before = region.slice();
-      r.core.exports.pollSwitch(r.sw.address);
+      pollSwitch(r.sw);
 
       expect(usedAddresses(r, guest)).toEqual(cards.map(({ addr }) => addr));
       const written = changes(before, region).filter(([from]) => from >= buffers);
@@ -260,7 +261,7 @@ describe("R5: what isn't for the mapped guest is copied, and wiped", () => {
       const r = await rig({ ...options, run: "macswap" }, 4);
       const from = numbered(3, BROADCAST, 400);
       r.nic.receive(from);
-      r.core.exports.pollSwitch(r.sw.address);
+      pollSwitch(r.sw);
       for (const guest of r.guests) {
         const frames = usedAddresses(r, guest).map((addr) =>
           r.core.bytes.slice(addr + NetHeader.SIZE, addr + NetHeader.SIZE + 400),
@@ -285,7 +286,7 @@ describe("R5: what isn't for the mapped guest is copied, and wiped", () => {
     const mine = inCard(r, r.nic.rxQueue(1)).slice(0, 10);
     r.nic.receive(from);
     const seen = Buffer.from(regionOf(r.guest)).includes(Buffer.alloc(32, 0x77));
-    r.core.exports.pollSwitch(r.sw.address);
+    pollSwitch(r.sw);
     return {
       r,
       mine,
@@ -353,7 +354,7 @@ describe("R6: frames of one queue reach the guest in wire order", () => {
       r.nic.receive(some);
       // Unmapping delivers what was received; what comes then takes the copying path, behind it.
       if (i % 40 === 20) r.sw.unmap(r.guest);
-      else r.core.exports.pollSwitch(r.sw.address);
+      else pollSwitch(r.sw);
       if (random() < 0.7) r.core.exports.pollGuest(r.guest.address);
       if (i % 40 === 39) {
         r.host.drain();
@@ -418,7 +419,7 @@ describe("R7: unmapping", () => {
       r.core.exports.stopVirtqueue(r.guest.rxVirtqueue);
       const before = regionOf(r.guest).slice();
       const areas = r.core.u32(r.guest.address + GuestLayout.blank) - r.guest.region;
-      r.core.exports.pollSwitch(r.sw.address);
+      pollSwitch(r.sw);
       expect(changes(before.subarray(0, areas), regionOf(r.guest).subarray(0, areas))).toEqual([]);
       expect(r.host.stats().ports[1]!.drops).toEqual({ down: 20 });
     },
@@ -444,7 +445,7 @@ describe("R7: unmapping", () => {
     sw.map(nic, guest);
     for (let i = 0; i < 5; i++) {
       nic.receive(numbered(30, guest.mac));
-      core.exports.pollSwitch(sw.address);
+      pollSwitch(sw);
     }
     expect(changes(before, region)).toEqual([]);
     expect(pring(r, guest.mapping)).toEqual([]);
@@ -452,13 +453,8 @@ describe("R7: unmapping", () => {
   });
 });
 
-/** Behind the guests: memory that nobody may write, in reach of a hostile descriptor. */
-const CANARY = 8 * 2 ** 20;
-function canary({ core }: Rig) {
-  const at = core.made(core.exports.alloc(Kind.BYTES, CANARY, 64, 0), "canary");
-  core.bytes.fill(0x5a, at, at + CANARY);
-  return { at, intact: () => core.bytes.subarray(at, at + CANARY).every((byte) => byte === 0x5a) };
-}
+/** What is behind the guests, in reach of a hostile descriptor. */
+const BEHIND = 8 * 2 ** 20;
 
 describe("R8: a bad buffer is refused and counted", () => {
   interface Bad {
@@ -486,7 +482,7 @@ describe("R8: a bad buffer is refused and counted", () => {
     if (bad.next !== undefined) core.view.setUint16(d + 14, bad.next === -1 ? id : bad.next, true);
     const sw = host.vswitch({ connect: [nic, guest] });
     const r = { host, core, nic, guest, guests: [guest], sw };
-    const behind = canary(r);
+    const behind = canary(r.core, BEHIND);
     for (let i = 0; i < 50; i++) {
       nic.receive([frame(guest.mac, i)]);
       host.drain(100);
@@ -602,7 +598,7 @@ describe("buffers of two owners", () => {
           frame(random() < 0.5 ? guest.mac : ASTRAY, number++, 60 + Math.floor(random() * 3000)),
         );
         nic.receive(some);
-        host.core.exports.pollSwitch(sw.address);
+        pollSwitch(sw);
         if (random() < 0.3) host.core.exports.pollGuest(guest.address);
         port.take((frames) => {
           for (const one of frames) {
@@ -706,7 +702,7 @@ describe("R9: the guest changes what it has posted", () => {
   test.each(FORMATS)("R9: the host goes by the descriptor that it checked, %s", async (_, options) => {
     const r = await rig({ ...options, onEmpty: "wait" }, 2);
     const { core, nic, sw, guest } = r;
-    const behind = canary(r);
+    const behind = canary(r.core, BEHIND);
     nic.steer(ASTRAY, 0, 1, sw.indexOf(r.guests[1]!));
     const back: Uint8Array[] = [];
     const from: Uint8Array[] = [];
@@ -715,10 +711,10 @@ describe("R9: the guest changes what it has posted", () => {
       from.push(...some);
       nic.receive(numbered(5, ASTRAY));
       nic.receive(some);
-      core.exports.pollSwitch(sw.address);
+      pollSwitch(sw);
       core.exports.pollGuest(guest.address);
       core.exports.pollGuest(r.guests[1]!.address);
-      core.exports.pollSwitch(sw.address);
+      pollSwitch(sw);
       back.push(...sent(r).filter((one) => one[11] === 1)); // from the first guest
       core.exports.refillMapping(guest.mapping, 0);
       // Now each descriptor that was taken points to what isn't the guest's.
@@ -779,7 +775,7 @@ describe("R9: the guest changes what it has posted", () => {
       const hostile = r.guests[2]!;
       const good = r.guests.slice(0, 2);
       for (const guest of good) core.setU32(guest.address + GuestLayout.run, 1); // macswap
-      const behind = canary(r);
+      const behind = canary(r.core, BEHIND);
       const generator = new FrameGenerator(core, {
         size: "imix",
         to: good.map(({ mac }) => mac),
@@ -948,7 +944,7 @@ describe("R11: 64 guests, each mapped", () => {
         for (const [g, guest] of r.guests.entries())
           r.nic.receive(numbered(7, guest.mac, 60 + g).map((one) => one.fill(g + 1, 20)));
         for (let turn = 0; turn < 3; turn++) {
-          r.core.exports.pollSwitch(r.sw.address);
+          pollSwitch(r.sw);
           for (const guest of r.guests) if (guest !== stuck) r.core.exports.pollGuest(guest.address);
           for (const one of sent(r)) {
             const g = one[20]! - 1;

@@ -17,7 +17,8 @@ import {
   TxQueue,
 } from "../assembly/layout.ts";
 import { Host, LcoreError } from "../src/index.ts";
-import { frame, idsOf, misplacedInPool, numberOf, type Rig, rig } from "./harness/host.ts";
+import { collect, frame, idsOf, misplacedInPool, numberOf, numbers, type Rig, rig } from "./harness/host.ts";
+import { canary, expectNoBufferLost, QUEUES } from "./harness/hostile.ts";
 import { scribble } from "./harness/scribble.ts";
 
 const running: Rig[] = [];
@@ -33,15 +34,6 @@ async function launched(attach: "vhost" | "iovtee", guests = 1): Promise<Rig & {
 afterEach(() => {
   for (const { host } of running.splice(0)) host.stop();
 });
-
-/** Frames that the card sends, until `n` have come or five seconds are over. */
-function collect(r: Rig, n: number): Uint8Array[] {
-  const got: Uint8Array[] = [];
-  for (const end = performance.now() + 5000; got.length < n && performance.now() < end; ) {
-    if (r.nic.wait(100)) r.nic.transmit((frames) => got.push(...frames.map((one) => one.slice())));
-  }
-  return got;
-}
 
 /** Lets the card send until nothing has come for a while. */
 function drain(r: Rig): void {
@@ -87,20 +79,13 @@ async function asleep(r: Rig): Promise<void> {
   await until(() => r.host.lcores.every(({ address }) => r.core.u32(address + Lcore.asleep) === 1));
 }
 
-function expectAllBuffersThere(host: Host): void {
-  const { available, outstanding, buffers } = host.stats().pool;
-  expect(available + outstanding).toBe(buffers);
-}
-
-const numbers = (n: number, first = 0) => Array.from({ length: n }, (_, i) => first + i);
-
 describe.each(["vhost", "iovtee"] as const)("over %s", (attach) => {
   test("frames go through a switch and a guest on workers, each once, in order", async () => {
     const r = await launched(attach);
     expect(roundTrips(r, 2000)).toEqual(numbers(2000));
     r.host.stop();
     await r.done;
-    expectAllBuffersThere(r.host);
+    expectNoBufferLost(r.host);
   });
 
   test("asleep before each frame, nobody misses one", async () => {
@@ -182,7 +167,7 @@ test("mapped, unmapped, stopped, started and connected while frames are under wa
   expect(roundTrips(r, 200)).toEqual(numbers(200));
   r.host.stop();
   await r.done;
-  expectAllBuffersThere(r.host);
+  expectNoBufferLost(r.host);
 });
 
 test("a card that is short of a guest's buffers is told of new ones, though some are kept from it", async () => {
@@ -221,12 +206,7 @@ test("a guest's frames wake the poller of its own receive queue, and no other gu
   expect(queues.map((queue) => r.core.u32(queue + RxQueue.armed))).toEqual([1, 0, 1]);
 });
 
-test.each([
-  ["split", "vhost", false],
-  ["split", "iovtee", false],
-  ["packed", "vhost", true],
-  ["packed", "iovtee", true],
-] as const)(
+test.each(QUEUES)(
   "a guest on %s over %s whose queues another thread overwrites all the time harms only itself",
   async (_ring, attach, packed) => {
     const host = await Host.create({ shared: true, memory: 128 * 2 ** 20 });
@@ -234,7 +214,7 @@ test.each([
     const nic = host.nic({ ring: 64, queues: 3 });
     const options = { attach, packed, ring: 128, indirect: true, eventIdx: true };
     const [good, hostile] = [host.guest(options), host.guest(options)];
-    const behind = core.place(Kind.BYTES, 2 ** 20, "behind the hostile guest").address;
+    const { intact } = canary(core, 2 ** 20);
     const sw = host.vswitch({ connect: [nic, good, hostile], vlanAware: true });
     sw.vlan(good, 10);
     sw.vlan(hostile, 20);
@@ -265,10 +245,10 @@ test.each([
     }
     expect(got).toEqual(numbers(got.length));
     expect(got.length).toBeGreaterThan(100);
-    expect(core.bytes.subarray(behind, behind + 2 ** 20).every((byte) => byte === 0)).toBe(true);
+    expect(intact()).toBe(true);
     host.stop();
     await done;
-    expectAllBuffersThere(host);
+    expectNoBufferLost(host);
   },
 );
 
@@ -287,7 +267,21 @@ describe("a host that is changed, or told to stop,", () => {
     r.host.stop();
     await run;
     expect(r.host.lcores).toEqual([]);
-    expectAllBuffersThere(r.host);
+    expectNoBufferLost(r.host);
+  });
+
+  test("after a run without lcores, has those that it is launched with at once", async () => {
+    const r = await rig({ attach: "iovtee" }, 1, { shared: true });
+    running.push(r);
+    const run = r.host.run();
+    r.host.stop();
+    const { done } = await r.host.launch([r.sw, r.guest]);
+    await run;
+    expect(r.host.lcores).toHaveLength(2);
+    expect(roundTrips(r, 100)).toEqual(numbers(100));
+    r.host.stop();
+    await done;
+    expectNoBufferLost(r.host);
   });
 
   test("before they have stopped, stops all the same, and does what it is told", async () => {
@@ -411,7 +405,7 @@ describe("the end", () => {
       expect(r.host.lcores).toEqual([]);
       r.host.drain();
       r.nic.transmit();
-      expectAllBuffersThere(r.host);
+      expectNoBufferLost(r.host);
       if (!busy) r.done = (await r.host.launch([r.sw, r.guests])).done;
     }
     r.nic.receive([frame(r.guest.mac, 7)]);
@@ -437,7 +431,7 @@ describe("the end", () => {
         expect(error.message).toContain(`${error.lcore}: killed`);
         expect(error.recovered.guests).toEqual(which === 0 ? ["guest0", "guest1"] : ["guest0"]);
         expect(performance.now() - started).toBeLessThan(2000);
-        expectAllBuffersThere(r.host);
+        expectNoBufferLost(r.host);
         r.done = (await r.host.launch([r.sw, ...r.guests])).done;
         drain(r);
         expect(roundTrips(r, 200)).toEqual(numbers(200));
@@ -456,7 +450,7 @@ describe("the end", () => {
     const error = await run.catch((one) => one);
     expect(error).toBeInstanceOf(LcoreError);
     expect(error.message).toMatch(/^lcore2 \(guest0, guest1\): .*memory access out of bounds/);
-    expectAllBuffersThere(r.host);
+    expectNoBufferLost(r.host);
   });
 });
 

@@ -17,13 +17,11 @@ import {
   type VSwitch,
   type VSwitchOptions,
 } from "../src/index.ts";
-import { ether, tagged, taken } from "./frames.ts";
+import { frame, tagged, taken } from "./frames.ts";
 import { frame as numberedFrame, numberOf, type Rig, rig } from "./harness/host.ts";
 
-const TYPE = 0x88b5;
 const mac = (n: number) => `02:00:00:00:00:${n.toString(16).padStart(2, "0")}`;
 const [A, B] = [mac(0xa), mac(0xb)];
-const frame = (to: string, from: string, size = 60) => ether(to, from, TYPE, Array(size - 14).fill(0x33));
 
 /** Three ports or more on a switch. */
 class Bench {

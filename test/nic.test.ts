@@ -3,10 +3,10 @@ import { describe, expect, test } from "vitest";
 import { Nic as NicLayout, RxQueue } from "../assembly/layout.ts";
 import { type Guest, Host, type NicOptions } from "../src/index.ts";
 import * as frames from "./frames.ts";
+import { WIRE } from "./frames.ts";
 
 const ME = "02:00:00:00:aa:01";
 const OTHER = "02:00:00:00:aa:02";
-const WIRE = "02:00:00:00:ff:01";
 
 /** A card with `queues` receive queues of host buffers; a switch sends all to a port, whence frames can go back. */
 async function rig({ queues = 1, ...options }: NicOptions = {}) {
@@ -46,7 +46,7 @@ function queuesOf({ core, nic, host }: Rig, some: Uint8Array[]): number[] {
 }
 const queueOf = (r: Rig, frame: Uint8Array) => queuesOf(r, [frame])[0];
 
-const plain = (size = 60, to = ME) => frames.ether(to, WIRE, 0x88b5, Array(size - 14).fill(1));
+const plain = (size = 60, to = ME) => frames.frame(to, WIRE, size, 1);
 const flow4 = (from: string, fromPort: number, to: string, toPort: number) =>
   frames.ether(
     ME,

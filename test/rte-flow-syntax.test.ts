@@ -27,7 +27,7 @@ describe("is read", () => {
     // rte_flow's default masks: addresses, ports, the VLAN.
     [
       "ingress pattern eth dst spec 02:00:00:00:00:01 / vlan vid spec 5 / ipv6 dst spec 2001:db8::1 / tcp src spec 80 / end actions drop / end",
-      "ingress pattern eth dst is 02:00:00:00:00:01 / vlan vid is 5 / ipv6 dst is 2001:db8:0:0:0:0:0:1 / tcp src is 80 / end actions drop / end",
+      "ingress pattern eth dst is 02:00:00:00:00:01 / vlan vid is 5 / ipv6 dst is 2001:db8::1 / tcp src is 80 / end actions drop / end",
     ],
     [
       "ingress pattern eth / void / vlan tci spec 0xe005 tci mask 0xefff / any / udp dst spec 0x35 dst mask 0xff / end actions mark id 0x7fff / void / rss queues 0 3 end / end",

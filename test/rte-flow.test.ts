@@ -21,6 +21,7 @@ import {
   type RteFlowValue,
 } from "../src/index.ts";
 import * as frames from "./frames.ts";
+import { WIRE } from "./frames.ts";
 import { instantiate } from "./harness/harness.ts";
 import { headers, meets } from "./rte-flow-model.ts";
 
@@ -28,7 +29,6 @@ const SEED = 31;
 const QUEUES = 5;
 const A = "02:00:00:00:00:01";
 const B = "02:00:00:00:00:02";
-const WIRE = "02:00:00:00:ff:01";
 
 /** A card with five receive queues, of which only rules lead to more than the first. */
 async function rig(options: NicOptions = {}) {

@@ -3,10 +3,10 @@ import { afterEach, describe, expect, test } from "vitest";
 import { Driver, Fault, FunctionRing, Guest as GuestLayout, Lcore } from "../assembly/layout.ts";
 import { Host, type HostOptions, LcoreError, pvp, type VfOptions } from "../src/index.ts";
 import { FrameGenerator } from "../src/ports/generator.ts";
-import { BROADCAST, ether, tagged, taken } from "./frames.ts";
+import { BROADCAST, ether, frame, tagged, taken, WIRE } from "./frames.ts";
 import { FunctionDriver } from "./harness/function-driver.ts";
+import { CLEAN } from "./harness/host.ts";
 
-const WIRE = "02:00:00:00:ff:01";
 const HOST = "02:00:00:00:ee:01";
 const GROUP = "01:00:5e:00:00:01";
 const mac = (i: number) => `02:00:00:00:0a:0${i}`;
@@ -41,9 +41,6 @@ async function rig(vfs: VfOptions[], more: HostOptions = {}) {
   return { host, nic, port, drivers, out, stats };
 }
 type Rig = Awaited<ReturnType<typeof rig>>;
-
-const frame = (to: string, from: string, length = 60, fill = 1) =>
-  ether(to, from, 0x88b5, Array<number>(length - 14).fill(fill));
 
 /** A frame from the wire or a function: where it came out, and what it was there. */
 function sent(r: Rig, from: "wire" | number, what: Uint8Array): Record<string, Uint8Array> {
@@ -502,7 +499,6 @@ describe("guests", () => {
     for (let i = 0; i < rounds; i++) cycle();
     return { generator, cycle };
   };
-  const clean = { lost: 0, duplicated: 0, reordered: 0, corrupt: 0 };
 
   test("passthrough: all of the port's frames are the guest's, with no copy by the host and no notification", async () => {
     const host = await create();
@@ -510,7 +506,7 @@ describe("guests", () => {
     const guest = host.guest({ attach: "passthrough", nic, ring: 64 });
     // Wherever they are for: the port is its own.
     const { generator } = generate(host, nic, [guest.mac, HOST]);
-    expect(generator.check()).toEqual({ sent: 1280, received: 1280, ...clean });
+    expect(generator.check()).toEqual({ sent: 1280, received: 1280, ...CLEAN });
     const { functions, ports, pool, nics } = host.stats();
     expect(functions).toMatchObject([
       { guest: "guest0", rxPackets: 1280, txPackets: 1280, notifications: 0, drops: {} },
@@ -619,7 +615,7 @@ describe("guests", () => {
       host.drain();
       exports.check(generator.address, nic.address, exports.toTransmit(nic.address));
     }
-    expect(generator.check()).toEqual({ sent: 450, received: 450, ...clean });
+    expect(generator.check()).toEqual({ sent: 450, received: 450, ...CLEAN });
   });
 
   test.each([1, 2, 4, 8, 256])("a ring of %i descriptors, and of burst 1", async (ring) => {
@@ -627,7 +623,7 @@ describe("guests", () => {
     const nic = host.nic();
     const guest = host.guest({ attach: "sriov", nic, ring, burst: 1 });
     const { generator } = generate(host, nic, [guest.mac], 300, ring);
-    expect(generator.check()).toMatchObject({ sent: 300 * ring, received: 300 * ring, ...clean });
+    expect(generator.check()).toMatchObject({ sent: 300 * ring, received: 300 * ring, ...CLEAN });
   });
 
   test("guests in a row inside the card, and the host's vhost guest beside them", async () => {
@@ -644,7 +640,7 @@ describe("guests", () => {
       while (host.drain() > 0) exports.toTransmit(nic.address);
       exports.check(generator.address, nic.address, exports.toTransmit(nic.address));
     }
-    expect(generator.check()).toEqual({ sent: 1600, received: 1600, ...clean });
+    expect(generator.check()).toEqual({ sent: 1600, received: 1600, ...CLEAN });
     expect(host.stats().nics[0]).toMatchObject({ cardCopies: 800 });
   });
 
@@ -683,7 +679,7 @@ describe("guests", () => {
     expect(host.stats().functions[0]?.faults).toEqual({ unmapped: 1 });
     nic.vfs[0]!.iommu?.map(0, 4096);
     guest.reset();
-    expect(generate(host, nic, [guest.mac]).generator.check()).toMatchObject(clean);
+    expect(generate(host, nic, [guest.mac]).generator.check()).toMatchObject(CLEAN);
     nic.destroyVf(nic.vfs[0]!);
     expect(() => guest.reset()).toThrow(
       new RangeError("nic0.vf0: destroyed, expected a function that there is"),
@@ -725,7 +721,7 @@ describe("guests", () => {
         back += exports.check(generator.address, nic.address, exports.toTransmit(nic.address));
       }
     }
-    expect(generator.check()).toEqual({ sent: 1200, received: 1200, ...clean });
+    expect(generator.check()).toEqual({ sent: 1200, received: 1200, ...CLEAN });
     for (const one of host.stats().functions) expect(one.notifications).toBeGreaterThan(0);
     // One more comes while they run, and one goes.
     const late = host.guest({ attach: "sriov", nic, ring: 64 });

@@ -20,7 +20,7 @@ import {
   type VSwitchOptions,
 } from "../src/index.ts";
 import * as frames from "./frames.ts";
-import { BROADCAST, ether, numbered, tagged } from "./frames.ts";
+import { BROADCAST, frame, numbered, tagged } from "./frames.ts";
 
 const [A, B, C, D] = ["a", "b", "c", "d"].map((x) => `02:00:00:00:0${x}:01`) as [
   string,
@@ -29,9 +29,6 @@ const [A, B, C, D] = ["a", "b", "c", "d"].map((x) => `02:00:00:00:0${x}:01`) as 
   string,
 ];
 const MULTICAST = "01:00:5e:00:00:01";
-const TYPE = 0x88b5;
-
-const frame = (to: string, from: string, size = 60) => ether(to, from, TYPE, Array(size - 14).fill(0x33));
 
 /** Ports on a switch whose clock stands still but where a test moves it. */
 class Bridge {
@@ -221,6 +218,17 @@ describe("group addresses", () => {
     expect(own).toEqual([]);
     expect(one).toEqual([0, 1, 2, 3, 4, 5, 6]);
     expect(two).toEqual([1, 3, 6]);
+  });
+
+  test("what is for all where there is no other port is dropped and counted", async () => {
+    const b = await Bridge.of(1);
+    expect(b.to(0, frame(A, A))).toEqual([]); // its source is known: not for all
+    expect(b.from(0, frame(BROADCAST, A), frame(A, B), frame(C, A), frame(MULTICAST, A))).toEqual([[]]);
+    expect(b.drops(0)).toEqual({ hairpin: 2, noEgressPort: 3 });
+    expect(b.host.stats().pool.outstanding).toBe(0);
+    b.sw.connect(b.host.port());
+    b.from(0, frame(BROADCAST, A));
+    expect(b.drops(0)).toEqual({ hairpin: 2, noEgressPort: 3 });
   });
 
   test("guests and cards get their copy too", async () => {
@@ -532,8 +540,10 @@ describe("VLANs", () => {
     ]);
     expect(arrivals(b, TRUNK!, tagged(one, 6), one)).toEqual([[], [], ["-"], [], [6], [6], []]);
     expect(arrivals(b, MIXED!, tagged(one, 6), one)).toEqual([[6], [], ["-"], [], [], [6], []]);
+    expect(b.drops(TRUNK!)).toEqual({});
     // Nobody else is in the last VLAN.
     expect(arrivals(b, TRUNK!, tagged(one, 4094), one)).toEqual([[], [], [], [], [], [], []]);
+    expect(b.drops(TRUNK!)).toEqual({ noEgressPort: 1 });
   });
 
   test.each([

@@ -2,12 +2,11 @@
 import { describe, expect, test } from "vitest";
 import { Directory, MacTable, Packet, PacketFlag, Ring, Switch } from "../assembly/layout.ts";
 import { type FramePort, Host, type VSwitch, type VSwitchOptions } from "../src/index.ts";
-import { ether, taken } from "./frames.ts";
+import { frame, taken } from "./frames.ts";
 
 const mac = (n: number) =>
   `02:00:00:00:${[n >> 8, n & 255].map((x) => x.toString(16).padStart(2, "0")).join(":")}`;
 const [A, B, C] = [mac(0xa), mac(0xb), mac(0xc)];
-const frame = (to: string, from: string, size = 60) => ether(to, from, 0x88b5, Array(size - 14).fill(0x33));
 
 class Vale {
   private constructor(

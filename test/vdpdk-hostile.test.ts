@@ -3,11 +3,10 @@ import fc from "fast-check";
 import { beforeEach, describe, expect, test } from "vitest";
 import { VdpdkCall, VdpdkControl, VdpdkFlag } from "../assembly/layout.ts";
 import { type Guest, Host, type Nic } from "../src/index.ts";
-import { astray, ether, IPV4 } from "./frames.ts";
+import { astray, ether, IPV4, WIRE } from "./frames.ts";
 import { RawGuest } from "./harness/vdpdk.ts";
 
 const { AVAIL, ATTACHED, NEXT } = VdpdkFlag;
-const WIRE = "02:00:00:00:ff:01";
 const frame = (to: string) => ether(to, WIRE, IPV4, new Uint8Array(50));
 
 interface Rig {

@@ -2,12 +2,11 @@
 import { afterEach, expect, test } from "vitest";
 import { Lcore, Poller, RxQueue, VdpdkControl, VdpdkQueue } from "../assembly/layout.ts";
 import { type Guest, Host, LcoreError } from "../src/index.ts";
-import { astray, ether, IPV4, numbered, numberOf } from "./frames.ts";
+import { astray, ether, IPV4, numbered, numberOf, WIRE } from "./frames.ts";
+import { collect, numbers } from "./harness/host.ts";
 
-const WIRE = "02:00:00:00:ff:01";
 const hosts: Host[] = [];
 const frame = (to: string, n: number) => numbered(ether(to, WIRE, IPV4, new Uint8Array(50)), n);
-const numbers = (n: number) => Array.from({ length: n }, (_, i) => i);
 
 async function launched(zeroCopy: boolean, guests = 1) {
   const host = await Host.create({ shared: true, memory: 64 * 2 ** 20 });
@@ -24,15 +23,6 @@ type Rig = Awaited<ReturnType<typeof launched>>;
 afterEach(() => {
   for (const host of hosts.splice(0)) host.stop();
 });
-
-/** Numbers of the frames that the card sends, until `n` have come or five seconds are over. */
-function collect(r: Rig, n: number): number[] {
-  const got: number[] = [];
-  for (const end = performance.now() + 5000; got.length < n && performance.now() < end; ) {
-    if (r.nic.wait(100)) r.nic.transmit((frames) => got.push(...frames.map(numberOf)));
-  }
-  return got;
-}
 
 const pollers = ({ host: { core } }: Rig, lcore: number) =>
   numbers(core.u32(lcore + Lcore.count) - 1).map((i) => lcore + Lcore.pollers + (i + 1) * Poller.SIZE);
@@ -63,7 +53,7 @@ test.each([true, false])("frames go through, each once, in order; zero-copy %s",
   const back: number[] = [];
   for (let i = 0; i < 2000; i += 16) {
     expect(r.nic.receive(numbers(16).map((k) => frame(r.guest.mac, i + k)))).toBe(16);
-    back.push(...collect(r, 16));
+    back.push(...collect(r, 16).map(numberOf));
   }
   expect(back).toEqual(numbers(2000));
   await stopped(r);
@@ -85,7 +75,7 @@ test.each([true, false])("asleep before each frame, nobody misses one; zero-copy
   const before = sleeps(r);
   for (let i = 0; i < 300; i++) {
     expect(r.nic.receive([frame(r.guests[i % 2]!.mac, i)])).toBe(1);
-    expect(collect(r, 1)).toEqual([i]);
+    expect(collect(r, 1).map(numberOf)).toEqual([i]);
   }
   for (const [i, n] of sleeps(r).entries()) expect(n - (before[i] as number)).toBeGreaterThan(100);
   expect(r.host.stats().ports.reduce((n, port) => n + port.notifications, 0)).toBeGreaterThan(100);
@@ -103,7 +93,7 @@ test("a guest that sleeps for want of buffers is rung for when the card has sent
     await new Promise((resume) => setTimeout(resume, 5));
     r.nic.transmit((frames) => back.push(...frames.map(numberOf)));
   }
-  back.push(...collect(r, sent - back.length));
+  back.push(...collect(r, sent - back.length).map(numberOf));
   const drops = r.host.stats().guests[0]?.drops.txFull ?? 0;
   expect(back.length + drops).toBe(sent);
   await stopped(r);
@@ -127,7 +117,7 @@ test.each([true, false])("queues stop and start while lcores run; zero-copy %s",
   const { ethdev } = r.guest;
   for (let i = 0; i < 30; i++) {
     r.nic.receive([frame(r.guest.mac, i)]);
-    expect(collect(r, 1)).toEqual([i]);
+    expect(collect(r, 1).map(numberOf)).toEqual([i]);
     while (!ethdev?.stopQueue("tx")) r.nic.transmit();
     expect(ethdev?.stopQueue("rx")).toBe(true);
     ethdev?.startQueue("rx");
@@ -149,10 +139,10 @@ test("a guest stops and starts while lcores run", async () => {
   for (let i = 0; i < 20; i++) {
     r.vmux.stop(r.guests[1] as Guest);
     r.nic.receive([frame(r.guest.mac, i), frame(r.guests[1]!.mac, i)]);
-    expect(collect(r, 1)).toEqual([i]);
+    expect(collect(r, 1).map(numberOf)).toEqual([i]);
     r.vmux.start(r.guests[1] as Guest);
     r.nic.receive([frame(r.guests[1]!.mac, i)]);
-    expect(collect(r, 1)).toEqual([i]);
+    expect(collect(r, 1).map(numberOf)).toEqual([i]);
   }
   expect(r.host.stats().nics[0]?.drops).toEqual({ rxStopped: 20 });
   await stopped(r);

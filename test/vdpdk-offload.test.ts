@@ -20,10 +20,10 @@ import {
   TCP,
   tagged,
   UDP,
+  WIRE,
 } from "./frames.ts";
 import { RawGuest } from "./harness/vdpdk.ts";
 
-const WIRE = "02:00:00:00:ff:01";
 const ALL: readonly OffloadName[] = ["ipv4Checksum", "udpChecksum", "tcpChecksum", "tso", "vlan"];
 const FLOW = { from: "10.0.0.1", to: "10.0.0.2" };
 const FLOW6 = { from: "2001:db8:0:0:0:0:0:1", to: "2001:db8:0:0:0:0:0:2" };

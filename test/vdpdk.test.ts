@@ -4,11 +4,10 @@ import { describe, expect, test } from "vitest";
 import { VdpdkCall, VdpdkControl, VdpdkFlag, VdpdkStatus } from "../assembly/layout.ts";
 import { type Guest, type GuestOptions, Host, type NicOptions } from "../src/index.ts";
 import { FrameGenerator, type FrameSize } from "../src/ports/generator.ts";
-import { astray, BROADCAST, ether, IPV4, numbered, numberOf, sent } from "./frames.ts";
+import { astray, BROADCAST, ether, IPV4, numbered, numberOf, sent, WIRE } from "./frames.ts";
+import { CLEAN } from "./harness/host.ts";
 import { RawGuest } from "./harness/vdpdk.ts";
 
-const WIRE = "02:00:00:00:ff:01";
-const clean = { lost: 0, duplicated: 0, reordered: 0, corrupt: 0 };
 const MODES = [
   { zeroCopyRx: true, zeroCopyTx: true },
   { zeroCopyRx: true, zeroCopyTx: false },
@@ -56,7 +55,7 @@ describe.each(MODES)("PVP, $zeroCopyRx/$zeroCopyTx", (vdpdk) => {
     "frames of %s come back, copied as often as was asked for",
     async (size) => {
       const r = await rig({ vdpdk });
-      expect(drive(r, size, 50)).toMatchObject({ sent: 3200, received: 3200, ...clean });
+      expect(drive(r, size, 50)).toMatchObject({ sent: 3200, received: 3200, ...CLEAN });
       expect(portOf(r, "guest0")).toMatchObject({
         copies: 3200 * copies,
         notifications: 0,
@@ -69,19 +68,19 @@ describe.each(MODES)("PVP, $zeroCopyRx/$zeroCopyTx", (vdpdk) => {
 
   test.each([512, 64])("frames over several buffers of %d bytes", async (bufferSize) => {
     const r = await rig({ vdpdk, bufferSize });
-    expect(drive(r, "imix", 50, undefined, 4)).toMatchObject({ sent: 200, received: 200, ...clean });
+    expect(drive(r, "imix", 50, undefined, 4)).toMatchObject({ sent: 200, received: 200, ...CLEAN });
     expect(astray(r.host)).toBe(0);
   });
 
   test("the longest frames", async () => {
     const r = await rig({ vdpdk });
-    expect(drive(r, 9022, 50, undefined, 8)).toMatchObject({ sent: 400, received: 400, ...clean });
+    expect(drive(r, 9022, 50, undefined, 8)).toMatchObject({ sent: 400, received: 400, ...CLEAN });
     expect(astray(r.host)).toBe(0);
   });
 
   test("rings of 8 descriptors", async () => {
     const r = await rig({ vdpdk, ring: 8 });
-    expect(drive(r, 64, 200, undefined, 6)).toMatchObject({ sent: 1200, received: 1200, ...clean });
+    expect(drive(r, 64, 200, undefined, 6)).toMatchObject({ sent: 1200, received: 1200, ...CLEAN });
     expect(astray(r.host)).toBe(0);
   });
 
@@ -120,7 +119,7 @@ describe.each(MODES)("PVP, $zeroCopyRx/$zeroCopyTx", (vdpdk) => {
       if (i % 10 === 0) r.vmux.stop(r.guest);
       if (i % 10 === 0) r.vmux.start(r.guest);
     });
-    expect(check).toMatchObject({ sent: 19_200, received: 19_200, ...clean });
+    expect(check).toMatchObject({ sent: 19_200, received: 19_200, ...CLEAN });
     expect(astray(r.host)).toBe(0);
   });
 
@@ -133,7 +132,7 @@ describe.each(MODES)("PVP, $zeroCopyRx/$zeroCopyTx", (vdpdk) => {
       r.vmux.start(r.guest);
       expect(r.nic.transmit()).toBe(40);
     }
-    expect(drive(r, 64, 50)).toMatchObject({ sent: 3200, received: 3200, ...clean });
+    expect(drive(r, 64, 50)).toMatchObject({ sent: 3200, received: 3200, ...CLEAN });
     expect(astray(r.host)).toBe(0);
   });
 });
@@ -163,7 +162,7 @@ describe("several guests", () => {
 
   test("each gets its own frames, whatever is copied", async () => {
     const r = await mixed();
-    expect(drive(r, "imix", 200)).toMatchObject({ sent: 12_800, received: 12_800, ...clean });
+    expect(drive(r, "imix", 200)).toMatchObject({ sent: 12_800, received: 12_800, ...CLEAN });
     for (const { received } of r.host.stats().guests) expect(received).toBe(3200);
     expect(r.host.stats().ports.map(({ copies }) => copies)).toEqual([0, 0, 3200, 3200, 6400]);
     expect(astray(r.host)).toBe(0);
@@ -219,7 +218,7 @@ test.each([64, 1514, "imix"] as const)("at a switch, frames of %s are copied in 
   );
   host.vswitch({ connect: [nic, ...guests] });
   const r = { host, nic, guests };
-  expect(drive(r, size, 100)).toMatchObject({ sent: 6400, received: 6400, ...clean });
+  expect(drive(r, size, 100)).toMatchObject({ sent: 6400, received: 6400, ...CLEAN });
   expect(host.stats().ports.map(({ copies }) => copies)).toEqual([6400, 1600, 1600, 1600, 0]);
   expect(astray(host)).toBe(0);
   nic.receive([frame(BROADCAST, 9)]);

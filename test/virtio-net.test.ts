@@ -5,7 +5,7 @@
 import { describe, expect, test } from "vitest";
 import { DescFlag, Driver, Guest as GuestLayout, NetHeader, Packet, Virtqueue } from "../assembly/layout.ts";
 import { type Guest, type GuestOptions, Host } from "../src/index.ts";
-import { BROADCAST, frame, idsOf, misplaced, regionOf, rig, sent, WIRE } from "./harness/host.ts";
+import { BROADCAST, frame, idsOf, misplaced, pollSwitch, regionOf, rig, sent, WIRE } from "./harness/host.ts";
 import { PackedDriverModel } from "./harness/packed.ts";
 import { AVAIL, DESC, type Segment, USED } from "./harness/queue.ts";
 import { SplitDriverModel } from "./harness/split.ts";
@@ -139,7 +139,7 @@ class Net {
     return region.every((byte) => byte === 0xa5);
   }
   poll(): void {
-    this.host.core.exports.pollSwitch(this.sw.address);
+    pollSwitch(this.sw);
   }
   /** Offers a receive buffer of segments of these lengths. */
   buffer(lengths: number[], indirect = false): { id: number; segments: Segment[] } {
@@ -455,7 +455,7 @@ describe.each(FORMATS)("our driver, %s", (_name, format) => {
     for (const attach of ["vhost", "iovtee"] as const) {
       const r = await rig({ ...format, ...options, attach });
       r.nic.receive(Array.from({ length: 5 }, (_, i) => frame(r.guest.mac, i, length)));
-      r.core.exports.pollSwitch(r.sw.address);
+      pollSwitch(r.sw);
       r.core.exports.pollGuest(r.guest.address);
       const { headers, writable } = queued(r.guest);
       expect(headers).toEqual(Array(5).fill(header(0)));
@@ -487,7 +487,7 @@ describe.each(FORMATS)("our driver, %s", (_name, format) => {
     const { core, guest } = r;
     const one = frame(guest.mac, 1, 300);
     r.nic.receive([one, frame(guest.mac, 2), frame(guest.mac, 3)]);
-    core.exports.pollSwitch(r.sw.address);
+    pollSwitch(r.sw);
     const driver = core.u32(guest.address + GuestLayout.rx);
     const [id] = idsOf(guest, guest.rxVirtqueue, driver).used;
     alter(core.u32(core.u32(driver + Driver.shadow) + Packet.SIZE * id!), core.view);

@@ -5,10 +5,13 @@ import { Guest as GuestLayout, Nic as NicLayout, Packet, TxQueue, Virtqueue } fr
 import { FrameGenerator, type GuestOptions } from "../src/index.ts";
 import {
   BROADCAST,
+  CLEAN,
   frame,
   misplaced,
   misplacedInPool,
   numberOf,
+  numbers,
+  pollSwitch,
   type Rig,
   regionOf,
   rig,
@@ -16,11 +19,9 @@ import {
   WIRE,
 } from "./harness/host.ts";
 
-const clean = { lost: 0, duplicated: 0, reordered: 0, corrupt: 0 };
 const zeroCopy: GuestOptions = { attach: "vhost", zeroCopyTx: true };
 const copies = (r: Rig) => r.host.stats().ports.map((port) => port.copies);
 const lent = (r: Rig, g = 0) => r.core.u32(r.guests[g]!.txVirtqueue + Virtqueue.lent);
-const numbers = (n: number, first = 0) => Array.from({ length: n }, (_, i) => first + i);
 const running: Rig[] = [];
 
 afterEach(() => {
@@ -62,7 +63,7 @@ describe.each<[string, GuestOptions]>([
       expect(drive(r, size, 50, options.bufferSize ? 0 : 13)).toMatchObject({
         sent: 1200,
         received: 1200,
-        ...clean,
+        ...CLEAN,
       });
       expect(copies(r)).toEqual([0, 600, 600]);
       r.host.drain();
@@ -131,7 +132,7 @@ test("a burst for the card, a guest and nobody: each frame has one owner", async
     // What the guest sends is written to its memory behind its back: bursts of mixed destinations.
     a!.nextHop = WIRE;
     r.nic.receive(list.map((_, i) => frame(a!.mac, i)));
-    r.core.exports.pollSwitch(r.sw.address);
+    pollSwitch(r.sw);
     r.core.exports.pollGuest(a!.address);
     const vq = a!.txVirtqueue;
     const table = r.core.u32(vq + Virtqueue.desc);
@@ -190,7 +191,7 @@ describe("a guest that is reset while the card holds its buffers", () => {
       expect(regionOf(r.guest).every((byte) => byte === 0xa5)).toBe(true);
       r.sw.start(r.guest);
       expect(lent(r)).toBe(0);
-      expect(drive(r, 64, 20)).toMatchObject({ received: 480, ...clean });
+      expect(drive(r, 64, 20)).toMatchObject({ received: 480, ...CLEAN });
       r.host.drain();
       expectAllInPlace(r);
     },
@@ -230,7 +231,7 @@ describe("a guest that is reset while the card holds its buffers", () => {
     expect(lent(r)).toBe(0);
     r.sw.stop(r.guest);
     r.sw.start(r.guest);
-    expect(drive(r, 64, 20)).toMatchObject({ received: 480, ...clean });
+    expect(drive(r, 64, 20)).toMatchObject({ received: 480, ...CLEAN });
   });
 });
 

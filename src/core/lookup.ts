@@ -1,6 +1,7 @@
 /** Lookups of the user's own: who says where the frames of a burst go (assembly/external.ts, docs/lookup.md). */
 import { BURST_MAX, Destination, Packet, Switch } from "../../assembly/layout.ts";
 import type { Access } from "./access.ts";
+import { joined } from "./packet.ts";
 
 /** A destination: every port but the one that the frame came in by. */
 export const FLOOD = Destination.FLOOD;
@@ -63,14 +64,7 @@ export class LookupBurst {
       const addr = this.#access.u32(at + Packet.addr);
       return bytes.subarray(addr, addr + this.#access.u16(at + Packet.len));
     });
-    if (parts.length === 1) return parts[0] as Uint8Array;
-    const whole = new Uint8Array(this.frameLength(i));
-    let to = 0;
-    for (const part of parts) {
-      whole.set(part, to);
-      to += part.length;
-    }
-    return whole;
+    return joined(parts);
   }
 
   /** Addresses of frame i's descriptors. */

@@ -28,13 +28,15 @@ export function framesAt(access: Access, n: number, at: (i: number) => number): 
     const addr = access.u32(p);
     parts.push(access.bytes.subarray(addr, addr + access.u16(p + Packet.len)));
     if (access.u16(p + Packet.flags) & PacketFlag.MORE) continue;
-    frames.push(parts.length === 1 ? (parts[0] as Uint8Array) : join(parts));
+    frames.push(joined(parts));
     parts = [];
   }
   return frames;
 }
 
-function join(parts: Uint8Array[]): Uint8Array {
+/** The one part itself, or a copy of all. */
+export function joined(parts: readonly Uint8Array[]): Uint8Array {
+  if (parts.length === 1) return parts[0] as Uint8Array;
   const whole = new Uint8Array(parts.reduce((n, part) => n + part.length, 0));
   let at = 0;
   for (const part of parts) {

@@ -47,19 +47,9 @@ export function initPool(
  * @throws RangeError where the memory is full
  */
 export function createPool(core: Core, count: number, room: number): Placed {
-  const pool = core.place(Kind.POOL, poolBytes(), "pool");
-  let slots = 2;
-  while (slots < count) slots *= 2;
-  const ring = createRing(core, slots, { kind: RingKind.MPMC, what: "pool", parent: pool.id });
-  const buffers = core.place(Kind.BYTES, count * (HEADROOM + room), "pool", pool.id);
-  initPool(core, pool.address, {
-    id: pool.id,
-    count,
-    base: buffers.address,
-    headroom: HEADROOM,
-    room,
-    ring: ring.address,
-  });
+  const { pool, ring } = placePool(core, count, "pool");
+  const base = core.place(Kind.BYTES, count * (HEADROOM + room), "pool", pool.id).address;
+  initPool(core, pool.address, { id: pool.id, count, base, headroom: HEADROOM, room, ring });
   return pool;
 }
 
@@ -74,15 +64,22 @@ export function createPoolOver(
   what: string,
 ): Placed {
   const { address, stride, room, count } = buffers;
+  const { pool, ring } = placePool(core, count, what);
+  const headroom = stride - room;
+  initPool(core, pool.address, { id: pool.id, count, base: address - headroom, headroom, room, ring });
+  refillPool(core, pool.address, held);
+  return pool;
+}
+
+/** Memory for a pool of `count` buffers, and an empty ring that holds them all. */
+function placePool(core: Core, count: number, what: string): { pool: Placed; ring: number } {
   const pool = core.place(Kind.POOL, poolBytes(), what);
   let slots = 2;
   while (slots < count) slots *= 2;
-  const ring = createRing(core, slots, { kind: RingKind.MPMC, what, parent: pool.id });
-  const headroom = stride - room;
-  const base = address - headroom;
-  initPool(core, pool.address, { id: pool.id, count, base, headroom, room, ring: ring.address });
-  refillPool(core, pool.address, held);
-  return pool;
+  return {
+    pool,
+    ring: createRing(core, slots, { kind: RingKind.MPMC, what, parent: pool.id }).address,
+  };
 }
 
 /**
@@ -115,7 +112,7 @@ export function emptyCaches(core: Core, pool: number): void {
   for (let lcore = 0; lcore < LCORES_MAX; lcore++) {
     const cache = pool + Pool.caches + lcore * PoolCache.SIZE;
     const length = core.u32(cache + PoolCache.length);
-    if (length > 0) core.exports.enqueueBulk(core.u32(pool + Pool.ring), cache + PoolCache.slots, length);
+    if (length > 0) core.exports.enqueue(core.u32(pool + Pool.ring), cache + PoolCache.slots, length);
     core.setU32(cache + PoolCache.length, 0);
   }
 }

@@ -3,7 +3,8 @@
  * `FlowMatch`).
  */
 import { FlowField, FlowMatch } from "../../assembly/layout.ts";
-import { formatMac, parseMac } from "../mac.ts";
+import { ipv4Bytes, ipv4Text, ipv6Bytes, ipv6Text, prefixMask } from "../ip.ts";
+import { macBytes, macText } from "../mac.ts";
 
 /** A key and its mask: FlowMatch.SIZE bytes each; what isn't masked is 0. */
 export interface Match {
@@ -104,58 +105,17 @@ function mac(text: string): Masked | undefined {
   return { value: value.map((byte, i) => byte & (mask[i] as number)), mask };
 }
 
-function macBytes(text: string): Uint8Array | undefined {
-  try {
-    const n = parseMac(text);
-    return Uint8Array.from({ length: 6 }, (_, i) => Number((n >> BigInt(8 * i)) & 255n));
-  } catch {
-    return undefined;
-  }
-}
-
 /** An address, or address/length, or address/mask. */
 function address(bytes: (text: string) => Uint8Array | undefined, size: number) {
   return (text: string): Masked | undefined => {
     const [left = "", right, more] = text.split("/");
     const value = bytes(left);
     const length = right === undefined ? 8 * size : wholeNumber(right, 8 * size);
-    const mask = length === undefined ? bytes(right as string) : prefix(length, size);
+    const mask = length === undefined ? bytes(right as string) : prefixMask(length, size);
     if (!value || !mask || more !== undefined) return undefined;
     for (let i = 0; i < size; i++) value[i] = (value[i] as number) & (mask[i] as number);
     return { value, mask };
   };
-}
-
-/** A mask of `size` bytes whose first `length` bits are set. */
-export function prefix(length: number, size: number): Uint8Array {
-  const mask = new Uint8Array(size);
-  for (let i = 0; 8 * i < length; i++) mask[i] = 0xff00 >> Math.min(8, length - 8 * i);
-  return mask;
-}
-
-export function ipv4Bytes(text: string): Uint8Array | undefined {
-  const match = /^(\d{1,3})\.(\d{1,3})\.(\d{1,3})\.(\d{1,3})$/.exec(text);
-  if (!match) return undefined;
-  const bytes = new Uint8Array(4);
-  for (let i = 0; i < 4; i++) {
-    const byte = Number(match[i + 1]);
-    if (byte > 255) return undefined;
-    bytes[i] = byte;
-  }
-  return bytes;
-}
-
-export function ipv6Bytes(text: string): Uint8Array | undefined {
-  const halves = text.split("::");
-  if (halves.length > 2) return undefined;
-  const [head = [], tail = []] = halves.map((half) => (half ? half.split(":") : []));
-  const zeros = halves.length === 2 ? 8 - head.length - tail.length : 0;
-  if (zeros < 0 || (halves.length === 2 && zeros < 1)) return undefined;
-  const groups = [...head, ...Array<string>(zeros).fill("0"), ...tail];
-  if (groups.length !== 8 || !groups.every((group) => /^[\da-f]{1,4}$/i.test(group))) return undefined;
-  return Uint8Array.from(
-    groups.flatMap((group) => [Number.parseInt(group, 16) >> 8, Number.parseInt(group, 16) & 255]),
-  );
 }
 
 /** 13 bits: a VLAN with the bit that says that there is a tag. */
@@ -203,7 +163,7 @@ function fragment(text: string): Masked | undefined {
   return found && { value: Uint8Array.of(found[0]), mask: Uint8Array.of(found[1]) };
 }
 
-export const TCP_FLAGS = ["fin", "syn", "rst", "psh", "ack", "urg", "ece", "cwr", "ns"];
+const TCP_FLAGS = ["fin", "syn", "rst", "psh", "ack", "urg", "ece", "cwr", "ns"];
 
 function tcpFlags(text: string): Masked | undefined {
   if (/^\d/.test(text)) return number(2, true, 0xfff)(text);
@@ -543,7 +503,7 @@ function exact(match: Match, at: number, bytes: number): number | undefined {
 }
 
 export const typeOf = (match: Match): number | undefined => exact(match, FlowMatch.dlType, 2);
-export const protocolOf = (match: Match): number | undefined => exact(match, FlowMatch.nwProto, 1);
+const protocolOf = (match: Match): number | undefined => exact(match, FlowMatch.nwProto, 1);
 
 /** Whether all frames that match are what a field needs. */
 export function has(match: Match, { types, protocols }: Needs): boolean {
@@ -557,30 +517,12 @@ const slice = (bytes: Uint8Array, at: number, n: number): Uint8Array => bytes.su
 const u16 = (bytes: Uint8Array, at: number): number =>
   ((bytes[at] as number) << 8) | (bytes[at + 1] as number);
 
-export const macText = (bytes: Uint8Array): string =>
-  formatMac(bytes.reduceRight((n, byte) => (n << 8n) | BigInt(byte), 0n));
-export const ipv4Text = (bytes: Uint8Array): string => bytes.join(".");
-
-/** RFC 5952: the longest run of zero groups is left out. */
-export function ipv6Text(bytes: Uint8Array): string {
-  const groups = Array.from({ length: 8 }, (_, i) => u16(bytes, 2 * i));
-  let from = 0;
-  let run = 0;
-  for (let i = 0; i < 8; i++) {
-    let n = 0;
-    while (i + n < 8 && groups[i + n] === 0) n++;
-    if (n > run) [from, run] = [i, n];
-  }
-  const text = (some: number[]) => some.map((group) => group.toString(16)).join(":");
-  return run < 2 ? text(groups) : `${text(groups.slice(0, from))}::${text(groups.slice(from + run))}`;
-}
-
 /** An address with its mask: /length where it is one, nothing where it is all. */
 function masked(value: Uint8Array, mask: Uint8Array, text: (bytes: Uint8Array) => string): string {
   let length = 0;
   while (length < 8 * mask.length && (mask[length >> 3] as number) & (0x80 >> (length & 7))) length++;
   if (length === 8 * mask.length) return text(value);
-  const plain = prefix(length, mask.length).every((byte, i) => byte === mask[i]);
+  const plain = prefixMask(length, mask.length).every((byte, i) => byte === mask[i]);
   return `${text(value)}/${plain ? length : text(mask)}`;
 }
 

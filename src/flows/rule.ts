@@ -6,6 +6,7 @@
 import { FLOW_ACTIONS, FlowField, FlowMatch } from "../../assembly/layout.ts";
 import { RuleError } from "../rules.ts";
 import {
+  ARP,
   FIELDS,
   type Field,
   formatMatch,
@@ -48,7 +49,7 @@ export interface Selection {
 export type PortNames = (name: string) => number | undefined;
 
 /** As ovs-ofctl(8) has it. */
-export const DEFAULT_PRIORITY = 32768;
+const DEFAULT_PRIORITY = 32768;
 /** Tables 0 to 254 (OpenFlow's 255 is all of them). */
 const TABLE_MAX = 254;
 const PORT_MAX = 2047;
@@ -313,7 +314,7 @@ class Parser {
     if (field.name === "vlan_vid" && mod && wholeNumber(text, 4095) === undefined)
       this.#bad(valueAt, text, "a VLAN from 0 to 4095");
     // Of ARP packets the same fields stand elsewhere.
-    const arp = field.sets === FlowField.IPV4 && typeOf(this.match) === 0x0806;
+    const arp = field.sets === FlowField.IPV4 && typeOf(this.match) === ARP;
     const vlan = field.at === FlowMatch.vlanTci;
     let { value, mask } = parsed;
     let sets = arp ? FlowField.ARP : (field.sets as FlowField);
@@ -389,7 +390,7 @@ function setText(field: Field, text: string, mod: boolean): string {
   return `${name}:${text}`;
 }
 
-export function formatAction(action: Action): string {
+function formatAction(action: Action): string {
   switch (action.kind) {
     case "output":
       return `output:${action.port}`;
@@ -416,12 +417,6 @@ export function formatAction(action: Action): string {
 
 export const formatActions = (actions: readonly Action[]): string =>
   actions.length === 0 ? "drop" : actions.map(formatAction).join(",");
-
-/** What a rule matches: table, priority and fields. */
-export function formatRuleMatch({ table, priority, match }: Rule): string {
-  const fields = formatMatch(match);
-  return `table=${table}, priority=${priority}${fields && `,${fields}`}`;
-}
 
 /** As ovs-ofctl's dump-flows writes it; with counters where there are any. */
 export function formatRule(rule: Rule, counts?: { packets: number; bytes: number }): string {

@@ -3,7 +3,7 @@
  * answer is the same (test/flows.test.ts), by other ways.
  */
 import { FLOW_ACTIONS, FLOW_LOOKUPS, FlowField, FlowMatch } from "../../assembly/layout.ts";
-import { formatMatch, type Match } from "./fields.ts";
+import { ARP, formatMatch, IPV4, IPV6, type Match } from "./fields.ts";
 import { type Action, formatActions, formatRule, type Rule } from "./rule.ts";
 
 export interface Trace {
@@ -87,7 +87,7 @@ function edit(key: Uint8Array, action: Action): void {
 function applies(key: Uint8Array, field: FlowField): boolean {
   const type = u16(key, FlowMatch.dlType);
   const protocol = key[FlowMatch.nwProto] as number;
-  const ip = type === 0x0800 || type === 0x86dd;
+  const ip = type === IPV4 || type === IPV6;
   switch (field) {
     case FlowField.ETHERNET:
       return true;
@@ -95,19 +95,19 @@ function applies(key: Uint8Array, field: FlowField): boolean {
     case FlowField.VLAN_OR_PUSH:
       return u16(key, FlowMatch.vlanTci) !== 0;
     case FlowField.ARP:
-      return type === 0x0806;
+      return type === ARP;
     case FlowField.IP:
       return ip;
     case FlowField.IPV4:
-      return type === 0x0800;
+      return type === IPV4;
     case FlowField.IPV6:
-      return type === 0x86dd;
+      return type === IPV6;
     case FlowField.PORTS:
       return ip && (protocol === 6 || protocol === 17);
     case FlowField.ICMP:
-      return type === 0x0800 && protocol === 1;
+      return type === IPV4 && protocol === 1;
     case FlowField.ICMPV6:
-      return type === 0x86dd && protocol === 58;
+      return type === IPV6 && protocol === 58;
   }
 }
 
@@ -119,11 +119,11 @@ export function describe(key: Uint8Array): string {
   all(FlowMatch.dlDst, 14);
   all(FlowMatch.inPort, 2);
   if (u16(key, FlowMatch.vlanTci)) all(FlowMatch.vlanTci, 2);
-  if (type === 0x0806) all(FlowMatch.nwProto, 1);
-  if (type === 0x0806 || type === 0x0800) all(FlowMatch.nwSrc, 8);
-  if (type === 0x0806) all(FlowMatch.arpSha, 12);
-  if (type === 0x86dd) all(FlowMatch.ipv6Src, 32);
-  if (type === 0x0800 || type === 0x86dd) {
+  if (type === ARP) all(FlowMatch.nwProto, 1);
+  if (type === ARP || type === IPV4) all(FlowMatch.nwSrc, 8);
+  if (type === ARP) all(FlowMatch.arpSha, 12);
+  if (type === IPV6) all(FlowMatch.ipv6Src, 32);
+  if (type === IPV4 || type === IPV6) {
     all(FlowMatch.nwTos, 3);
     if (key[FlowMatch.nwFrag]) mask[FlowMatch.nwFrag] = 3;
     const protocol = key[FlowMatch.nwProto] as number;

@@ -25,7 +25,7 @@ const IMIX = [64, 64, 64, 64, 64, 64, 64, 594, 594, 594, 594, 1518];
  * Bytes of a frame in memory. Sizes count the 4-byte FCS, which isn't stored, as RFC 2544 does; but for 1514,
  * which the IOVTee paper counts without.
  */
-export function bytesInMemory(size: number): number {
+function bytesInMemory(size: number): number {
   return size === 1514 ? 1514 : size - 4;
 }
 

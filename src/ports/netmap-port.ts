@@ -247,7 +247,7 @@ export class NetmapPort {
   txsync(): number {
     const wanted = this.tx.handOver();
     if (this.#peer) this.host.core.exports.syncPipe(this.tx.kring, this.#peer.rx.kring);
-    else if (wanted) this.host.core.exports.ringForNetmap(this.#bell);
+    else if (wanted) this.host.core.exports.ringFor(this.#bell);
     this.host.wake();
     this.tx.takeNote();
     return this.tx.space;
@@ -258,7 +258,7 @@ export class NetmapPort {
    * @returns slots of `rx` that are yours now
    */
   rxsync(): number {
-    if (this.rx.handOver()) this.host.core.exports.ringForNetmap(this.#bell);
+    if (this.rx.handOver()) this.host.core.exports.ringFor(this.#bell);
     if (this.stack) this.host.wake();
     this.rx.takeNote();
     return this.rx.space;

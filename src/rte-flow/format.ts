@@ -1,5 +1,7 @@
 /** rte_flow rules as testpmd's text: from an object, or from what the card has (layout: `RteFlow`). */
 import { RteFlow, RteFlowAction, RteFlowKey } from "../../assembly/layout.ts";
+import { ipv4Text, ipv6Text } from "../ip.ts";
+import { macText } from "../mac.ts";
 import {
   type RteFlowAction as Action,
   type Field,
@@ -114,16 +116,9 @@ function same(a: Uint8Array, b: Uint8Array): boolean {
 }
 
 function text(field: Field, bytes: Uint8Array): string {
-  const hex = (byte: number) => byte.toString(16).padStart(2, "0");
-  if (field.kind === "mac") return [...bytes].map(hex).join(":");
-  if (field.kind === "ipv4") return bytes.join(".");
-  if (field.kind === "ipv6") {
-    const groups = Array.from(
-      { length: 8 },
-      (_, i) => ((bytes[2 * i] as number) << 8) | (bytes[2 * i + 1] as number),
-    );
-    return groups.map((group) => group.toString(16)).join(":");
-  }
+  if (field.kind === "mac") return macText(bytes);
+  if (field.kind === "ipv4") return ipv4Text(bytes);
+  if (field.kind === "ipv6") return ipv6Text(bytes);
   const number = bytes.reduce((n, byte) => n * 256 + byte, 0) / 2 ** field.shift;
   return field.hex ? `0x${number.toString(16)}` : String(number);
 }

@@ -1,5 +1,6 @@
 /** What rte_flow's items can match, by testpmd's names, and where that stands in a rule (layout: `RteFlowKey`). */
 import { RteFlowKey } from "../../assembly/layout.ts";
+import { prefixMask } from "../ip.ts";
 
 export interface Field {
   readonly kind: "mac" | "ipv4" | "ipv6" | "number";
@@ -105,8 +106,5 @@ export function numberBytes({ bytes, shift }: Field, value: number): Uint8Array 
 /** A field's first `length` bits, or all of its bits. */
 export function prefixBytes(of: Field, length = of.bits): Uint8Array {
   if (of.kind === "number") return numberBytes(of, 2 ** of.bits - 2 ** (of.bits - length));
-  return Uint8Array.from(
-    { length: of.bytes },
-    (_, i) => 255 & ~(255 >> Math.min(8, Math.max(0, length - 8 * i))),
-  );
+  return prefixMask(length, of.bytes);
 }

@@ -20,8 +20,8 @@ import {
   RteFlowKey,
   RteFlowRefusal,
 } from "../../assembly/layout.ts";
-import { parseMac } from "../mac.ts";
-import { ipv4, ipv6 } from "../rules.ts";
+import { ipv4Bytes, ipv6Bytes } from "../ip.ts";
+import { macBytes } from "../mac.ts";
 import { type Field, ITEMS, type ItemName, numberBytes, prefixBytes } from "./items.ts";
 import { listed, type Word, Words } from "./words.ts";
 
@@ -197,7 +197,8 @@ function matches(words: Words, item: ItemName): Match[] {
 function value(words: Words, field: Field): Uint8Array {
   if (field.kind === "number") return numberBytes(field, words.number(2 ** field.bits - 1));
   const { text } = words.next;
-  const bytes = field.kind === "mac" ? macBytes(text) : field.kind === "ipv4" ? ipv4(text) : ipv6(text);
+  const read = { mac: macBytes, ipv4: ipv4Bytes, ipv6: ipv6Bytes };
+  const bytes = read[field.kind](text);
   const example = {
     mac: "a MAC address as 02:00:00:00:00:01",
     ipv4: "an IPv4 address as 10.0.0.1",
@@ -206,12 +207,6 @@ function value(words: Words, field: Field): Uint8Array {
   if (!bytes) words.fail(example[field.kind]);
   words.take();
   return bytes;
-}
-
-function macBytes(text: string): Uint8Array | undefined {
-  if (!/^([0-9a-f]{2}:){5}[0-9a-f]{2}$/i.test(text)) return undefined;
-  const mac = parseMac(text);
-  return Uint8Array.from({ length: 6 }, (_, i) => Number((mac >> BigInt(8 * i)) & 255n));
 }
 
 /** The items as spec and mask. */

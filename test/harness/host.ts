@@ -29,11 +29,14 @@ import {
   type HostOptions,
   type NicOptions,
   parseMac,
+  type VSwitch,
 } from "../../src/index.ts";
+import { BROADCAST, WIRE } from "../frames.ts";
 
-/** The station at the far end of the wire. */
-export const WIRE = "02:00:00:00:ff:01";
-export const BROADCAST = "ff:ff:ff:ff:ff:ff";
+export { BROADCAST, WIRE };
+
+/** What the checker of `FrameGenerator` says where nothing went wrong. */
+export const CLEAN = { lost: 0, duplicated: 0, reordered: 0, corrupt: 0 };
 
 export type Rig = Awaited<ReturnType<typeof rig>>;
 
@@ -77,11 +80,29 @@ export function numberOf(made: Uint8Array): number {
   return new DataView(made.buffer, made.byteOffset).getUint32(14);
 }
 
+/** `n` whole numbers from `first` on. */
+export const numbers = (n: number, first = 0): number[] => Array.from({ length: n }, (_, i) => first + i);
+
+/** Copies of the frames that the card sends, until `n` have come or five seconds are over. */
+export function collect(r: Pick<Rig, "nic">, n: number): Uint8Array[] {
+  const got: Uint8Array[] = [];
+  for (const end = performance.now() + 5000; got.length < n && performance.now() < end; ) {
+    if (r.nic.wait(100)) got.push(...sent(r));
+  }
+  return got;
+}
+
 /** What the card sends now, as copies. */
 export function sent(r: Pick<Rig, "nic">): Uint8Array[] {
   const got: Uint8Array[] = [];
   r.nic.transmit((frames) => got.push(...frames.map((one) => one.slice())));
   return got;
+}
+
+/** One burst from each port of a switch, and nothing else polled. Returns the frames moved. */
+export function pollSwitch(sw: VSwitch): number {
+  const { pollPort } = sw.host.core.exports;
+  return sw.ports.reduce((n, port) => n + pollPort(sw.address, port.address), 0);
 }
 
 /** Region of a guest, as bytes. */
