@@ -203,6 +203,8 @@ class Rig {
       frames = 0;
       time = 0;
     }
+    // On a busy machine a round may be shorter than a stretch.
+    if (time > 0 && this.#mpps.length === 0) this.#mpps.push(frames / time / 1000);
     this.#time += now - start;
     this.#cpu += (cpuTime?.() ?? Number.NaN) - cpu;
   }

@@ -345,8 +345,8 @@ describe("the end", () => {
     const start = performance.now();
     r.host.stop();
     const error = await r.done.catch((one) => one);
-    expect(performance.now() - start).toBeLessThan(200);
-    expect(error.message).toBe("lcore2 (guest0): didn't stop within 50 ms");
+    expect(performance.now() - start).toBeLessThan(500);
+    expect(error.message).toBe("lcore2 (guest0): didn't stop within 250 ms");
     expect(error.recovered.guests).toEqual(["guest0"]);
     r.done = (await r.host.launch([r.sw, ...r.guests])).done;
     expect(roundTrips(r, 200)).toEqual(numbers(200));

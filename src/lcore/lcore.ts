@@ -7,9 +7,12 @@ import { Lcore, LcoreCommand, LcoreParked } from "../../assembly/layout.ts";
 import type { Core } from "../core/core.ts";
 import type { Thread, ThreadMessage } from "../platform/platform.ts";
 
-/** How long an lcore may take to see that it is to pause or to stop; a turn takes microseconds. */
+/**
+ * How long an lcore may take to see that it is to pause or to stop. A turn takes microseconds, but a thread that others keep from
+ * its CPU is no dead one: it may wait for some tens of milliseconds.
+ */
 const ANSWER_MS = 1000;
-const STOP_MS = 50;
+const STOP_MS = 250;
 /** A killed lcore that has made no turn for so long makes none any more. */
 const STILL_MS = 20;
 
