@@ -327,6 +327,7 @@ test("scale serves all guests alike, and leaves alone those without traffic", ()
     ["iovtee", 8],
   ]);
   for (const one of runs) {
+    expect(Object.keys(one).sort()).toEqual(keysOfRun("scale"));
     expect(one).toMatchObject({ busy: 3, lost: 0, duplicated: 0, reordered: 0, corrupt: 0 });
     expect(one.perGuest).toHaveLength(3);
     expect(Math.min(...one.perGuest)).toBeGreaterThan(0);
