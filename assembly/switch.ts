@@ -327,7 +327,7 @@ export class Switching {
       Switching.clear(lists, to);
       const n = <u32>(next - begin) / Packet.SIZE;
       const out = Switching.port(sw, to);
-      taken = taken || load<u32>(out, Port.takes) == owner;
+      taken = taken || Switching.takesOf(sw, out) == owner;
       Switching.deliver(sw, out, begin, n, n, begin + toOutHeader, sw + Switch.spare, alike);
       begin = next;
     }
