@@ -2,7 +2,7 @@
 import fc from "fast-check";
 import { afterEach, describe, expect, test } from "vitest";
 import { Guest as GuestLayout, Nic as NicLayout, Packet, TxQueue, Virtqueue } from "../assembly/layout.ts";
-import { FrameGenerator, type GuestOptions } from "../src/index.ts";
+import { FrameGenerator, type GuestOptions, Host } from "../src/index.ts";
 import {
   BROADCAST,
   frame,
@@ -156,6 +156,25 @@ test.each([
     expectAllInPlace(r);
   }
 });
+
+test.each(["NORMAL", "output:1", "drop"])(
+  "with rules that look into a frame, as to %s, what they looked at is copied and sent",
+  async (actions) => {
+    const host = await Host.create({ memory: 128 * 2 ** 20 });
+    const nic = host.nic({ ring: 64 });
+    const guests = [0, 1].map(() => host.guest({ ...zeroCopy, ring: 128 }));
+    const sw = host.vswitch({ connect: [nic, ...guests], flows: ["priority=0,actions=NORMAL"] });
+    const r = { host, core: host.core, nic, guest: guests[0]!, guests, sw };
+    const before = drive(r, "imix", 20);
+    expect(before).toMatchObject({ sent: 480, received: 480, ...clean });
+    expect(copies(r)[0]).toBe(0);
+    sw.flows.add(`priority=5,udp,tp_src=1026,dl_dst=${r.guest.mac},actions=${actions}`);
+    const lost = actions === "drop" ? 60 : 0;
+    expect(drive(r, "imix", 20)).toMatchObject({ sent: 480, received: 480 - lost, ...clean, lost });
+    host.drain();
+    expectAllInPlace(r);
+  },
+);
 
 test("a burst with a segment longer than a host buffer is copied", async () => {
   const r = await rig({ ...zeroCopy, bufferSize: 4096 });
