@@ -215,6 +215,18 @@ test("on a switch a netmap guest gets broadcasts, frames of other guests, and th
   expect(port.take(() => {})).toBeGreaterThan(2);
 });
 
+test("frames that the card has received for a pipe's guest that is stopped are dropped, and counted", async () => {
+  const r = await rig("pipe");
+  r.nic.receive(Array.from({ length: 5 }, (_, i) => frame(r.guest.mac, i)));
+  r.nic.receive([frame(r.guest.mac, 5, 5000)]); // over several buffers
+  r.bridge?.stop();
+  expect(ofGuest(r).drops).toEqual({ down: 6 });
+  r.bridge?.start();
+  expect(through(r, 20)).toHaveLength(20);
+  expect(ofGuest(r).drops).toEqual({ down: 6 });
+  expect(wrongIn(r)).toEqual([]);
+});
+
 describe("bad set-up", () => {
   test("a bridge for a guest that is attached otherwise, or bridged already; a pipe's memory that is too small", async () => {
     const host = await Host.create({ memory: 64 * 2 ** 20 });
