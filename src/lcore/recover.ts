@@ -19,7 +19,6 @@ import {
   TxQueue,
   VdpdkQueue,
 } from "../../assembly/layout.ts";
-import type { VdpdkDevice } from "../attach/vdpdk.ts";
 import type { Core } from "../core/core.ts";
 import { refillPool } from "../core/pool.ts";
 import type { FramePort } from "../ports/frame-port.ts";
@@ -96,7 +95,6 @@ export function recover(
     for (const guest of vmux.guests) {
       if (!vmux.isRunning(guest) || !(vmuxes.includes(vmux) || guests.includes(guest))) continue;
       vmux.stop(guest);
-      forgetSent(core, vmux.nic, (guest.vdpdk as VdpdkDevice).txQueue);
       vmux.start(guest);
       served.push(guest);
     }
@@ -151,17 +149,6 @@ function holdSent(
 function vdpdkQueue(core: Core, id: number): number {
   const entry = Directory.ADDRESS + Directory.entries + id * Entry.SIZE;
   return core.u32(entry + Entry.kind) === Kind.VDPDK_TX ? core.u32(entry + Entry.addr) : 0;
-}
-
-/** What `nic` still has to send of the transmit queue at `queue`, which begins anew, is of before. */
-function forgetSent(core: Core, nic: Nic, queue: number): void {
-  const tx = core.u32(nic.address + NicLayout.tx);
-  let left = 0;
-  for (let at = core.u32(tx + TxQueue.clean); at !== core.u32(tx + TxQueue.next); at = (at + 1) >>> 0) {
-    const descriptor = slot(core, tx + TxQueue.ring, tx + TxQueue.mask, at);
-    if (vdpdkQueue(core, core.u16(descriptor + Packet.owner)) === queue) left++;
-  }
-  core.setU32(queue + VdpdkQueue.freed, -left);
 }
 
 function holdRing(core: Core, ring: number, hold: (descriptor: number) => void): void {
