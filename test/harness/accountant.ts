@@ -58,7 +58,14 @@ export function misplaced(host: Host, nic: Nic, guest: Guest): string[] {
 }
 
 /** Numbers of the buffers in a list of packet descriptors, of those of `owner` alone where one is named. */
-export function indices(host: Host, list: number, mask: number, from: number, to: number, owner?: number): number[] {
+export function indices(
+  host: Host,
+  list: number,
+  mask: number,
+  from: number,
+  to: number,
+  owner?: number,
+): number[] {
   const { core } = host;
   const got: number[] = [];
   for (let i = from; i !== to; i = (i + 1) >>> 0) {
