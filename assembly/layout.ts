@@ -548,6 +548,8 @@ export enum Veb {
   buffer = 32,
   bufferBytes = 36,
   bufferNext = 40,
+  /** Frames that the card has made so far of the host's next one, where that asks for offloads. */
+  made = 44,
   /** u64 counters: copies that the card made from one function to another, and their bytes. */
   copies = 64,
   copiedBytes = 72,

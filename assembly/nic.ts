@@ -306,23 +306,28 @@ export class Card {
   }
 
   @inline static txDescriptor(nic: usize, i: u32): usize {
-    const q: usize = load<u32>(nic, Nic.wire);
+    return Card.queued(load<u32>(nic, Nic.wire), i);
+  }
+
+  /** Descriptor `i` of those that a transmit ring's card has still to send. */
+  @inline static queued(q: usize, i: u32): usize {
     const slot = (load<u32>(q, TxQueue.head) + i) & load<u32>(q, TxQueue.mask);
     return load<u32>(q, TxQueue.ring) + slot * Packet.SIZE;
   }
 
   /**
-   * Frame `k` of those that the card makes of the frame at queued descriptor `i`, as its flags ask for: to `Nic.assembly`.
+   * Frame `k` of those that the card makes of the host's frame at queued descriptor `i`, as its flags ask for: to `Nic.assembly`.
    * Returns its bytes; 0 behind the last one, or where the card can't do it.
    */
   static assemble(nic: usize, i: u32, k: u32): u32 {
     const to: usize = load<u32>(nic, Nic.assembly);
     const list = to + FRAME_ROOM;
-    const first = v128.load(Card.txDescriptor(nic, i));
+    const q: usize = load<u32>(nic, Nic.tx);
+    const first = v128.load(Card.queued(q, i));
     let n: u32 = 0;
     let bytes: u32 = 0;
     for (let more: u32 = 1; more && n < <u32>VDPDK_SEGMENTS; n++) {
-      const d = v128.load(Card.txDescriptor(nic, i + n));
+      const d = v128.load(Card.queued(q, i + n));
       v128.store(list + n * Packet.SIZE, d);
       bytes += Desc.len(d);
       more = Desc.flags(d) & PacketFlag.MORE;

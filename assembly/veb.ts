@@ -14,6 +14,7 @@
  * ring, as in the queues of ixgbe and i40e.
  */
 import { Count } from "./count";
+import { Doorbell } from "./doorbell";
 import {
   Directory,
   FRAME_MAX,
@@ -167,6 +168,8 @@ export class Vebs {
     let turn = min(load<u32>(veb, Veb.turn), count);
     let idle: u32 = 0;
     let left: i32 = FRAMES;
+    const host: usize = load<u32>(nic, Nic.tx);
+    const head = load<u32>(host, TxQueue.head);
     while (idle <= count && left > 0) {
       const n = Vebs.readTurn(nic, veb, turn ? Vebs.func(veb, turn) : nic);
       if (n == FULL) break;
@@ -176,6 +179,8 @@ export class Vebs {
     }
     store<u32>(veb, turn, Veb.turn);
     Vebs.flush(nic, veb);
+    if (load<u32>(host, TxQueue.head) != head)
+      Doorbell.ringIfArmed(host + TxQueue.doneArmed, host + TxQueue.doneBell);
   }
 
   /** A turn of a function, or of the host's queue (`from`: the card). Returns its frames. */
@@ -189,7 +194,7 @@ export class Vebs {
     let n: i32 = 0;
     while (left > 0 && (!tokens || load<i64>(tokens) > 0)) {
       const to = Vebs.place(veb, load<u32>(nic, Nic.wire));
-      const len = !to ? FULL : from == nic ? Vebs.readHost(nic, to) : <i32>PciFunctions.read(from, to);
+      const len = !to ? FULL : from == nic ? Vebs.readHost(nic, veb, to) : <i32>PciFunctions.read(from, to);
       if (len == FULL) {
         store<i32>(deficit, left);
         return FULL;
@@ -248,23 +253,40 @@ export class Vebs {
     store<u32>(veb, (end + LINE - 1) & ~(LINE - 1), Veb.bufferNext);
   }
 
-  /** The host's next frame, whole, to `to`; its buffers are the host's again. Returns its bytes. */
-  static readHost(nic: usize, to: usize): i32 {
+  /**
+   * The host's next frame, whole, to `to`; its buffers are the host's again. Of one that asks for offloads each frame that the
+   * card makes of it, in turn. Returns its bytes.
+   */
+  static readHost(nic: usize, veb: usize, to: usize): i32 {
     const q: usize = load<u32>(nic, Nic.tx);
-    const ring: usize = load<u32>(q, TxQueue.ring);
-    const mask = load<u32>(q, TxQueue.mask);
-    const tail = Sync.load<u32>(q + TxQueue.tail);
-    let head = load<u32>(q, TxQueue.head);
+    while (Sync.load<u32>(q + TxQueue.tail) != load<u32>(q, TxQueue.head)) {
+      if (!(load<u16>(Card.queued(q, 0), Packet.flags) & PacketFlag.TX_OFFLOADS)) return Vebs.takeHost(q, to);
+      const made = load<u32>(veb, Veb.made);
+      const len = Card.assemble(nic, 0, made);
+      if (len) {
+        memory.copy(to, load<u32>(nic, Nic.assembly), len);
+        store<u32>(veb, made + 1, Veb.made);
+        return len;
+      }
+      store<u32>(veb, 0, Veb.made);
+      Vebs.takeHost(q, 0);
+    }
+    return NOTHING;
+  }
+
+  /** The frame in front of the host's ring is sent: its bytes to `to`, if that isn't 0. Returns how many. */
+  static takeHost(q: usize, to: usize): i32 {
     let bytes: u32 = 0;
-    for (let more: u32 = u32(head != tail); more; head++) {
-      const p = ring + (head & mask) * Packet.SIZE;
+    let n: u32 = 0;
+    for (let more: u32 = 1; more; n++) {
+      const p = Card.queued(q, n);
       const word = load<u32>(p, Packet.len);
-      memory.copy(to + bytes, load<u32>(p, Packet.addr), word & 0xffff);
+      if (to) memory.copy(to + bytes, load<u32>(p, Packet.addr), word & 0xffff);
       bytes += word & 0xffff;
       more = (word >> 16) & PacketFlag.MORE;
       Sync.store<u32>(p + Packet.len, word | ((<u32>PacketFlag.DONE) << 16));
     }
-    store<u32>(q, head, TxQueue.head);
+    store<u32>(q, load<u32>(q, TxQueue.head) + n, TxQueue.head);
     return bytes;
   }
 

@@ -13,7 +13,7 @@ export { CaptureDecoder, type CapturedFrame, CaptureError } from "./ports/captur
 export { CaptureEncoder } from "./ports/capture-encoder.ts";
 export { CaptureWriter, readCapture } from "./ports/capture-file.ts";
 export { FrameGenerator, type FrameSize, type GeneratorOptions } from "./ports/generator.ts";
-export { type PvpOptions, type PvpReport, type PvpRun, pvp } from "./pvp.ts";
+export { type LeftOut, type PvpOptions, type PvpReport, type PvpRun, pvp } from "./pvp.ts";
 export type { NicFlow, RteFlowCount, RteFlowEntry } from "./roles/rte-flow.ts";
 export type { RteFlowAction, RteFlowItem, RteFlowRule, RteFlowValue } from "./rte-flow/items.ts";
 export { RteFlowError } from "./rte-flow/words.ts";

@@ -12,6 +12,7 @@ import { FrameGenerator, type FrameSize } from "./ports/generator.ts";
 import {
   type Checked,
   checked,
+  type LeftOut,
   ON_PURPOSE,
   type PvpOptions,
   type PvpReport,
@@ -91,6 +92,8 @@ export interface LatencyReport {
   /** What each thread runs. */
   lcores: string[];
   runs: LatencyRun[];
+  /** As in `PvpReport`. */
+  leftOut?: LeftOut[];
   interrupted?: boolean;
 }
 
@@ -137,7 +140,8 @@ export async function latency(options: LatencyOptions): Promise<LatencyReport> {
     const each = Math.ceil((one * ROUND_MS) / 1000);
     return Array.from({ length: Math.ceil(frames / each) }, (_, i) => Math.min(each, frames - i * each));
   });
-  const rows = rowsOf(o);
+  const { rows, leftOut } = rowsOf(o);
+  if (leftOut.length > 0) report.leftOut = leftOut;
   const total = o.size.length * rows.length * rounds.flat().length;
   let done = 0;
   for (const frame of o.size) {

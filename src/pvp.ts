@@ -18,7 +18,7 @@ import { FrameGenerator, type FrameSize, meanBytes } from "./ports/generator.ts"
 import { parseLcores, room, settle } from "./pvp-lcores.ts";
 import type { RteFlowEntry } from "./roles/rte-flow.ts";
 import { parseRules } from "./rules.ts";
-import { type LookupSource, portNamed, Testbed, type TestbedSetup, WIRE_MAC } from "./testbed.ts";
+import { type LookupSource, portNamed, refusal, Testbed, type TestbedSetup, WIRE_MAC } from "./testbed.ts";
 
 export interface PvpOptions extends TestbedSetup {
   attach?: Attach[];
@@ -86,7 +86,14 @@ export interface PvpReport {
   /** As asked for; without: one thread. */
   lcores?: string[];
   runs: PvpRun[];
+  /** Attachments that can't be run so, with the reason, where others can. */
+  leftOut?: LeftOut[];
   interrupted?: boolean;
+}
+
+export interface LeftOut {
+  attach: string;
+  why: string;
 }
 
 interface Tally {
@@ -127,7 +134,8 @@ export async function pvp(options: PvpOptions): Promise<PvpReport> {
     ...(o.lcores ? { lcores: o.lcores } : {}),
     runs: [],
   };
-  const rows = rowsOf(o);
+  const { rows, leftOut } = rowsOf(o);
+  if (leftOut.length > 0) report.leftOut = leftOut;
   const total = frames.length * rows.length * o.repeat;
   let done = 0;
   let broken: CaptureError | undefined;
@@ -165,11 +173,26 @@ export interface Row {
   attachments: readonly Attach[];
 }
 
-/** @internal One for each attachment, or one for a chain of named ones. */
-export function rowsOf({ attach, chain }: Pick<Checked, "attach" | "chain">): Row[] {
-  if (typeof chain !== "number") return [{ name: chain.join(","), attachments: chain }];
-  const rest = Array<Attach>(chain - 1).fill("vhost");
-  return attach.map((name) => ({ name, attachments: [name, ...rest] }));
+/**
+ * One for each attachment, or one for a chain of named ones.
+ * @internal
+ * @throws RangeError where none of them can be run so; otherwise those that can't are left out
+ */
+export function rowsOf({ attach, chain, ...o }: Pick<Checked, "attach" | "chain" | "guests" | "flow">): {
+  rows: Row[];
+  leftOut: LeftOut[];
+} {
+  const rest = Array<Attach>(typeof chain === "number" ? chain - 1 : 0).fill("vhost");
+  const all: Row[] =
+    typeof chain === "number"
+      ? attach.map((name) => ({ name, attachments: [name, ...rest] }))
+      : [{ name: chain.join(","), attachments: chain }];
+  const leftOut = all.flatMap(({ name, attachments }) => {
+    const why = refusal(attachments, o);
+    return why === undefined ? [] : [{ attach: name, why }];
+  });
+  if (leftOut.length === all.length) throw new RangeError(leftOut[0]?.why ?? "attach: none, expected one");
+  return { rows: all.filter(({ name }) => leftOut.every(({ attach }) => attach !== name)), leftOut };
 }
 
 /** @internal `PvpOptions` with the defaults filled in. */

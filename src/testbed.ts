@@ -82,6 +82,27 @@ export interface TestbedOptions extends TestbedSetup {
   function: FunctionName;
 }
 
+const isBound = (row: readonly Attach[]) => row.length === 1 && row[0] === "vdpdk";
+
+/** Why guests can't be joined to one card so, in rows side by side; nothing where they can. */
+export function refusal(
+  row: readonly Attach[],
+  { guests, flow }: Pick<TestbedOptions, "guests" | "flow">,
+): string | undefined {
+  const bypass = row.filter((attach) => BYPASS.includes(attach));
+  if (bypass.length > 0 && bypass.length < row.length) {
+    return `chain: ${row.join(",")}, expected ${BYPASS.join(" and ")} not beside what is connected by the switch`;
+  }
+  const owners = guests * row.filter((attach) => attach === "passthrough").length;
+  if (owners > 1) {
+    return `attach: ${owners} guests by passthrough, expected 1, the owner of the card's port, or sriov for more`;
+  }
+  if (flow && (bypass.length > 0 || isBound(row))) {
+    return `flow: rules for the host's queues of the card, expected no attachment by ${row[0]}, which has its own`;
+  }
+  return undefined;
+}
+
 export class Testbed {
   #done: Promise<void> = Promise.resolve();
 
@@ -104,20 +125,12 @@ export class Testbed {
    * @throws RangeError for guests that can't be joined so, and where the memory is full
    */
   static async create(row: readonly Attach[], o: TestbedOptions): Promise<Testbed> {
+    const why = refusal(row, o);
+    if (why !== undefined) throw new RangeError(why);
     const chain = row.length;
     const bypass = row.every((attach) => BYPASS.includes(attach));
-    if (!bypass && row.some((attach) => BYPASS.includes(attach))) {
-      throw new RangeError(
-        `chain: ${row.join(",")}, expected ${BYPASS.join(" and ")} not beside what is connected by the switch`,
-      );
-    }
     // A guest with a vDPDK device, alone in its row, needs no switch: its queues are the card's.
-    const bound = chain === 1 && row[0] === "vdpdk";
-    if ((bypass || bound) && o.flow) {
-      throw new RangeError(
-        `flow: rules for the host's queues of the card, expected no attachment by ${row[0]}, which has its own`,
-      );
-    }
+    const bound = isBound(row);
     const count = o.guests * chain;
     const { cardRing = o.ring, queues = 1, flowOffload = true } = o;
     // Of vmdq each guest has a receive queue of the card, full of host buffers.

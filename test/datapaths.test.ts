@@ -66,6 +66,20 @@ test("vhost with zero-copy transmit: one copy, on the way in", async () => {
   expect(runs).toMatchObject([{ ...WHOLE, copiesPerPacket: 1 }]);
 });
 
+test("attachments that can't be run as asked are left out, with the reason, unless none can", async () => {
+  const few = { size: [64], packets: 640, repeat: 1 };
+  const { runs, leftOut } = await pvp({ ...few, attach: [...ATTACHMENTS], guests: 4 });
+  expect(runs.map(({ attach }) => attach)).toEqual(ATTACHMENTS.filter((attach) => attach !== "passthrough"));
+  for (const run of runs) expect(run, run.attach).toMatchObject({ lost: 0, corrupt: 0, drops: {} });
+  const owner =
+    "attach: 4 guests by passthrough, expected 1, the owner of the card's port, or sriov for more";
+  expect(leftOut).toEqual([{ attach: "passthrough", why: owner }]);
+  await expect(pvp({ ...few, attach: ["passthrough"], guests: 4 })).rejects.toThrow(new RangeError(owner));
+  const rows = await pvp({ ...few, attach: [...ATTACHMENTS], chain: 2 });
+  expect(rows.runs).toHaveLength(ATTACHMENTS.length - 2);
+  expect(rows.leftOut?.map(({ attach }) => attach)).toEqual(["passthrough", "sriov"]);
+});
+
 test("a chain of attachments: each hop copies as its own", async () => {
   const { runs } = await pvp({ chain: ["iovtee", "netmap", "vhost"], size: [64], packets: 6400, repeat: 1 });
   // Into the first nothing is copied; then once for each hop through the switch.

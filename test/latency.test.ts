@@ -194,3 +194,15 @@ test("a clock that stands still, and options out of range, are refused", async (
   vi.spyOn(performance, "now").mockReturnValue(1);
   await expect(latency({ histogram })).rejects.toThrow("the clock stands still");
 });
+
+test("an attachment that can't be run so is left out, with the reason", async () => {
+  const { runs, leftOut } = await latency({
+    histogram: () => new Times(),
+    attach: ["vhost", "passthrough"],
+    guests: 2,
+    load: [100_000],
+    packets: 100,
+  });
+  expect(runs.map(({ attach }) => attach)).toEqual(["vhost"]);
+  expect(leftOut?.map(({ attach }) => attach)).toEqual(["passthrough"]);
+});

@@ -109,7 +109,7 @@ describe("is refused at its column, with nothing changed:", () => {
       rule("ipv4 / udp src spec 1 src last 9 / end"),
       P + 27,
       "last",
-      "is, spec, mask or prefix: the card has no ranges",
+      'is, spec, mask or prefix: the card has no ranges, write a rule for each "spec" under a "prefix" that one is made of',
     ],
     [rule("ipv4 sport is 1 / end"), P + 6, "sport", 'tos, fragment_offset, ttl, proto, src, dst or "/"'],
     [rule("ipv4 src mask 255.0.0.0 / end"), P + 10, "mask", '"src spec" besides'],

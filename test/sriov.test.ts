@@ -781,7 +781,7 @@ describe("guests", () => {
     });
     for (const run of lcores.runs) expect(run).toMatchObject({ packets: 5000, ...checked });
     await expect(pvp({ attach: ["passthrough"], guests: 2 })).rejects.toThrow(
-      `nic0: its port is guest0's by "passthrough"`,
+      "attach: 2 guests by passthrough, expected 1, the owner of the card's port, or sriov for more",
     );
     await expect(pvp({ attach: ["sriov"], guests: 257 })).rejects.toThrow(
       "nic0: 256 virtual functions already, expected at most as many",

@@ -99,6 +99,30 @@ test("a guest that sleeps for want of buffers is rung for when the card has sent
   await stopped(r);
 });
 
+test.each([
+  ["the card", false],
+  ["the card's own switch", true],
+])("buffers come back to a guest that sleeps as soon as %s has sent them", async (_who, functions) => {
+  const r = await launched(true);
+  if (functions) r.nic.createVf();
+  patience(r, 1);
+  const { core } = r.host;
+  const txQueue = r.guest.vdpdk?.txQueue ?? 0;
+  const [next, done] = [VdpdkQueue.next, VdpdkQueue.done].map((field) => () => core.u32(txQueue + field));
+  const asleep = () => r.host.lcores.every(({ address }) => core.u32(address + Lcore.asleep) === 1);
+  const until = async (so: () => boolean) => {
+    for (const end = performance.now() + 5000; !so() && performance.now() < end; )
+      await new Promise((resume) => setTimeout(resume, 1));
+    expect(so()).toBe(true);
+  };
+  r.nic.receive(numbers(40).map((i) => frame(r.guest.mac, i)));
+  await until(() => next!() === 40 && asleep());
+  expect(done!()).toBe(0);
+  expect(r.nic.transmit()).toBe(40);
+  await until(() => done!() === 40);
+  await stopped(r);
+});
+
 test("calls are answered by the lcore that serves the device, awake or asleep", async () => {
   const r = await launched(true);
   patience(r, 1);

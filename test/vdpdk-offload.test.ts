@@ -34,6 +34,8 @@ async function rig(card: NicOptions, offloads: { rx?: number; tx?: number }, zer
   const vdpdk = { zeroCopyRx: zeroCopy, zeroCopyTx: zeroCopy };
   const guest = host.guest({ attach: "vdpdk", ring: 64, memory: 2 ** 20, vdpdk });
   host.vmux({ nic, guests: [guest] });
+  // What the host sends then goes through the card's own switch.
+  if (card.vfs) nic.createVf();
   return { host, nic, guest, raw: new RawGuest(host, guest, 32, offloads) };
 }
 type Rig = Awaited<ReturnType<typeof rig>>;
@@ -95,6 +97,7 @@ const L4_ALL = Offload.UDP_CHECKSUM | Offload.TCP_CHECKSUM;
 const WHO: [string, NicOptions, boolean][] = [
   ["the card", { offloads: ALL }, true],
   ["the card, of a copy", { offloads: ALL }, false],
+  ["the card, which has virtual functions", { offloads: ALL, vfs: 1 }, true],
   ["the host", {}, true],
   ["the host, in buffers that it copies to", {}, false],
 ];

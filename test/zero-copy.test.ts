@@ -2,7 +2,7 @@
 import fc from "fast-check";
 import { afterEach, describe, expect, test } from "vitest";
 import { Guest as GuestLayout, Nic as NicLayout, Packet, TxQueue, Virtqueue } from "../assembly/layout.ts";
-import { FrameGenerator, type GuestOptions } from "../src/index.ts";
+import { FrameGenerator, type GuestOptions, Host } from "../src/index.ts";
 import {
   BROADCAST,
   CLEAN,
@@ -120,9 +120,12 @@ test("frames for other ports, and for all, are copied; their buffers come back a
   expectAllInPlace(r);
 });
 
-test("a burst for the card, a guest and nobody: each frame has one owner", async () => {
+test.each([
+  ["the card and a guest", 1],
+  ["the card, a guest, all and nobody", 3],
+])("a burst for %s: each frame has one owner", async (_whom, max) => {
   const r = await rig({ ...zeroCopy, nextHop: WIRE }, 3);
-  const random = fc.sample(fc.array(fc.integer({ min: 0, max: 3 }), { minLength: 20, maxLength: 60 }), {
+  const random = fc.sample(fc.array(fc.integer({ min: 0, max }), { minLength: 20, maxLength: 60 }), {
     numRuns: 30,
     seed: 4,
   });
@@ -154,6 +157,25 @@ test("a burst for the card, a guest and nobody: each frame has one owner", async
     expectAllInPlace(r);
   }
 });
+
+test.each(["NORMAL", "output:1", "drop"])(
+  "with rules that look into a frame, as to %s, what they looked at is copied and sent",
+  async (actions) => {
+    const host = await Host.create({ memory: 128 * 2 ** 20 });
+    const nic = host.nic({ ring: 64 });
+    const guests = [0, 1].map(() => host.guest({ ...zeroCopy, ring: 128 }));
+    const sw = host.vswitch({ connect: [nic, ...guests], flows: ["priority=0,actions=NORMAL"] });
+    const r = { host, core: host.core, nic, guest: guests[0]!, guests, sw };
+    const before = drive(r, "imix", 20);
+    expect(before).toMatchObject({ sent: 480, received: 480, ...CLEAN });
+    expect(copies(r)[0]).toBe(0);
+    sw.flows.add(`priority=5,udp,tp_src=1026,dl_dst=${r.guest.mac},actions=${actions}`);
+    const lost = actions === "drop" ? 60 : 0;
+    expect(drive(r, "imix", 20)).toMatchObject({ sent: 480, received: 480 - lost, ...CLEAN, lost });
+    host.drain();
+    expectAllInPlace(r);
+  },
+);
 
 test("a burst with a segment longer than a host buffer is copied", async () => {
   const r = await rig({ ...zeroCopy, bufferSize: 4096 });

@@ -287,14 +287,16 @@ export class Bridges {
   }
 
   /**
-   * The card's receive queue, which doesn't run, gives all its buffers back, received or not: the host's, they go to the
-   * pool.
+   * The card's receive queue, which doesn't run, gives all its buffers back: the host's, they go to the pool. Frames that it
+   * has received are dropped.
    */
   static reclaim(b: usize): void {
     const q: usize = load<u32>(b, Bridge.queue);
     const next = load<u32>(q, RxQueue.next);
     for (let at = load<u32>(q, RxQueue.posted); at != next; ) {
       const p = load<u32>(q, RxQueue.ring) + (--at & load<u32>(q, RxQueue.mask)) * Packet.SIZE;
+      if (Pmd.isDone(p) && !(load<u16>(p, Packet.flags) & PacketFlag.MORE))
+        Count.add(load<u32>(b, Bridge.port) + Port.drops + Drop.DOWN * 8, 1);
       Mempool.give(load<u32>(b, Bridge.pool), load<u32>(b, Bridge.lcore), p, 1);
     }
     store<u32>(q, next, RxQueue.posted);

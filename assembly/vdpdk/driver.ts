@@ -77,6 +77,9 @@ export class VdpdkPmd {
     if (left <= mask / 2 && load<u32>(g, Guest.freeCount) >= SCARCE) return 0;
     const buffers = load<u32>(g, Guest.bufferCount);
     let n = min(left, max);
+    // The first of what isn't shown yet doesn't say that it is the device's.
+    const held = load<u32>(drv, VdpdkDriver.first);
+    if (held) n = min(n, ((held - load<u32>(drv, VdpdkDriver.ring)) / VdpdkDesc.SIZE - done) & mask);
     const begin = to;
     while (n) {
       const slot = (done + <u32>(to - begin) / Packet.SIZE) & mask;

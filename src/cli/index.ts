@@ -23,7 +23,7 @@ import { isClean, missing } from "../report/bench.ts";
 import { explanation } from "../report/datapaths.ts";
 import { fewFrames, latencyTable } from "../report/latency-table.ts";
 import { scaleTable } from "../report/scale-table.ts";
-import { benchTable, disturbed, flowLines, table, verdict } from "../report/table.ts";
+import { benchTable, disturbed, flowLines, leftOutLines, table, verdict } from "../report/table.ts";
 import { type Found, findRuntimes } from "../runtimes/index.ts";
 import { attachments, chain, number, numbers, size, sizes } from "./arguments.ts";
 import { type BenchOptions, bench, isSound } from "./bench.ts";
@@ -102,6 +102,7 @@ function print(report: Report): void {
       lines.push(verdict({ runs: report.runs.map((run) => ({ ...run, packets: run.sent })) }));
     }
   }
+  if (report.command !== "scale") lines.push(...leftOutLines(report));
   if (report.interrupted) lines.push("interrupted: the figures are of what ran before");
   for (const line of lines) process.stdout.write(`${line}\n`);
 }

@@ -19,7 +19,6 @@ import {
   TxQueue,
   VdpdkQueue,
 } from "../../assembly/layout.ts";
-import type { VdpdkDevice } from "../attach/vdpdk.ts";
 import type { Core } from "../core/core.ts";
 import { refillPool } from "../core/pool.ts";
 import type { FramePort } from "../ports/frame-port.ts";
@@ -54,12 +53,13 @@ export function recover(
   guests: readonly Guest[],
 ): { buffers: number; guests: string[] } {
   const { core, pool } = host;
-  // A bridge runs with its card's switch; its card's queue gives back what it had to receive into.
-  const bridges = host.bridges.filter(
-    ({ running, nic, guest }) =>
-      running && (guests.includes(guest) || switches.some((sw) => sw.indexOf(nic) >= 0)),
-  );
-  for (const bridge of bridges) bridge.stop();
+  // Cards whose transmit ring one of the dead was at: the others' is as who sends on it has left it.
+  const harmed = (nic: Nic) =>
+    switches.some((sw) => sw.indexOf(nic) >= 0) || vmuxes.some((vmux) => vmux.nic === nic);
+  // A bridge runs with its card's switch; also one that is stopped has buffers that the card sends.
+  const bridges = host.bridges.filter(({ nic, guest }) => guests.includes(guest) || harmed(nic));
+  const ran = new Set(bridges.filter(({ running }) => running));
+  for (const bridge of bridges) bridge.abandon();
   const heldOf = new Map<number, Set<number>>();
   for (const id of [host.poolId, ...bridges.map((bridge) => bridge.poolId)]) heldOf.set(id, new Set());
   const held = heldOf.get(host.poolId) as Set<number>;
@@ -70,7 +70,10 @@ export function recover(
     const queue = vdpdkQueue(core, core.u16(descriptor + Packet.owner));
     if (queue) core.setU32(queue + VdpdkQueue.freed, core.u32(queue + VdpdkQueue.freed) + 1);
   };
-  for (const nic of host.nics) holdCard(core, nic, hold, sent);
+  for (const nic of host.nics) {
+    holdReceived(core, nic, hold);
+    holdSent(core, nic, harmed(nic), hold, sent);
+  }
   for (const port of host.ports) for (const ring of [port.toHost, port.fromHost]) holdRing(core, ring, hold);
   for (const sw of host.switches) if (sw.hasFlows) holdRing(core, sw.flows.controller, hold);
   const buffers = core.exports.poolOutstanding(pool) - held.size;
@@ -78,7 +81,7 @@ export function recover(
   for (const sw of switches) resetSwitch(core, sw);
   for (const bridge of bridges) {
     bridge.reset(heldOf.get(bridge.poolId) as Set<number>);
-    bridge.start();
+    if (ran.has(bridge)) bridge.start();
   }
   const restarted = new Map<Guest, VSwitch>();
   for (const sw of host.switches) {
@@ -86,16 +89,12 @@ export function recover(
       if (sw.isRunning(of) && (switches.includes(sw) || guests.includes(of))) restarted.set(of, sw);
     }
   }
-  for (const [guest, sw] of restarted) {
-    sw.stop(guest);
-    sw.start(guest);
-  }
+  for (const [guest, sw] of restarted) sw.restart(guest);
   const served: Guest[] = [];
   for (const vmux of host.vmuxes) {
     for (const guest of vmux.guests) {
       if (!vmux.isRunning(guest) || !(vmuxes.includes(vmux) || guests.includes(guest))) continue;
       vmux.stop(guest);
-      forgetSent(core, vmux.nic, (guest.vdpdk as VdpdkDevice).txQueue);
       vmux.start(guest);
       served.push(guest);
     }
@@ -103,17 +102,12 @@ export function recover(
   // Those at no switch.
   const alone = guests.filter((guest) => guest.device.running);
   for (const guest of alone) guest.reset();
-  const all = [...bridges.map(({ guest }) => guest), ...restarted.keys(), ...served, ...alone];
+  const all = [...[...ran].map(({ guest }) => guest), ...restarted.keys(), ...served, ...alone];
   return { buffers, guests: all.map((guest) => guest.name) };
 }
 
-/** Descriptors that the card holds, or that it has finished and nobody has taken. */
-function holdCard(
-  core: Core,
-  nic: Nic,
-  hold: (descriptor: number) => void,
-  sent: (descriptor: number) => void,
-): void {
+/** Descriptors that the card has to receive into, or that it has filled and nobody has taken. */
+function holdReceived(core: Core, nic: Nic, hold: (descriptor: number) => void): void {
   for (let i = 0; i < core.u32(nic.address + NicLayout.rxQueues); i++) {
     const queue = nic.rxQueue(i);
     const posted = core.u32(queue + RxQueue.posted);
@@ -124,13 +118,25 @@ function holdCard(
     const brought = core.u32(queue + RxQueue.brought);
     if (brought) holdRing(core, brought, hold);
   }
-  // What the card has sent is free, whether it was being freed or not; what it hasn't been told of yet it is told now.
+}
+
+/**
+ * Descriptors that the card has to send. What it has sent of a ring that was `harmed` is free, whether it was being freed or
+ * not, and what it hasn't been told of yet it is told now; of any other who sends on it will give all back to their owners.
+ */
+function holdSent(
+  core: Core,
+  nic: Nic,
+  harmed: boolean,
+  hold: (descriptor: number) => void,
+  sent: (descriptor: number) => void,
+): void {
   const queue = core.u32(nic.address + NicLayout.tx);
   const next = core.u32(queue + TxQueue.next);
   let clean = core.u32(queue + TxQueue.clean);
   for (let at = clean; at !== next; at = (at + 1) >>> 0) {
     const descriptor = slot(core, queue + TxQueue.ring, queue + TxQueue.mask, at);
-    if (core.u16(descriptor + Packet.flags) & PacketFlag.DONE) {
+    if (harmed && core.u16(descriptor + Packet.flags) & PacketFlag.DONE) {
       clean = (at + 1) >>> 0;
       sent(descriptor);
     } else hold(descriptor);
@@ -143,17 +149,6 @@ function holdCard(
 function vdpdkQueue(core: Core, id: number): number {
   const entry = Directory.ADDRESS + Directory.entries + id * Entry.SIZE;
   return core.u32(entry + Entry.kind) === Kind.VDPDK_TX ? core.u32(entry + Entry.addr) : 0;
-}
-
-/** What `nic` still has to send of the transmit queue at `queue`, which begins anew, is of before. */
-function forgetSent(core: Core, nic: Nic, queue: number): void {
-  const tx = core.u32(nic.address + NicLayout.tx);
-  let left = 0;
-  for (let at = core.u32(tx + TxQueue.clean); at !== core.u32(tx + TxQueue.next); at = (at + 1) >>> 0) {
-    const descriptor = slot(core, tx + TxQueue.ring, tx + TxQueue.mask, at);
-    if (vdpdkQueue(core, core.u16(descriptor + Packet.owner)) === queue) left++;
-  }
-  core.setU32(queue + VdpdkQueue.freed, -left);
 }
 
 function holdRing(core: Core, ring: number, hold: (descriptor: number) => void): void {

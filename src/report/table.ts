@@ -87,6 +87,11 @@ export function disturbed(runs: Parameters<typeof spread>[0]): string[] {
   ];
 }
 
+/** What was asked for and couldn't be run so. */
+export function leftOutLines({ leftOut = [] }: Pick<PvpReport, "leftOut">): string[] {
+  return leftOut.map(({ attach, why }) => `left out: ${attach} (${why})`);
+}
+
 /** How many packets were checked, and what was wrong with them; then what was dropped, and why. */
 export function verdict({ runs }: { runs: (Checks & { packets: number })[] }): string {
   const sum = (key: "packets" | "lost" | "duplicated" | "reordered" | "corrupt") =>

@@ -4,13 +4,14 @@ import {
   BURST_MAX,
   Kind,
   Nic as NicLayout,
+  Pool,
   PortKind,
   Port as PortLayout,
   RxQueue,
 } from "../../assembly/layout.ts";
 import { type PipeEnd, pipeBuffers } from "../attach/netmap.ts";
 import type { HostMemory } from "../core/host-memory.ts";
-import { emptyCaches } from "../core/pool.ts";
+import { emptyCaches, refillPool } from "../core/pool.ts";
 import { connected } from "./connected.ts";
 import type { Guest } from "./guest.ts";
 import type { Nic } from "./nic.ts";
@@ -125,7 +126,18 @@ export class NetmapBridge {
   }
 
   /**
-   * @internal After an lcore has died that moved its slots: whose a buffer is, is set up anew.
+   * @internal An lcore has died that moved its slots: stops it. `reset` tells whose its buffers are then; the pool, which may
+   * be half written, has none until that.
+   */
+  abandon(): void {
+    const { core } = this.host;
+    const all = Array.from({ length: core.u32(this.pool + Pool.count) }, (_, i) => i);
+    refillPool(core, this.pool, new Set(all));
+    this.stop();
+  }
+
+  /**
+   * @internal Whose a buffer is, is set up anew.
    * @param inCard numbers of the buffers that the card has still to send
    */
   reset(inCard: ReadonlySet<number>): void {

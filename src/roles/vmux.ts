@@ -8,6 +8,7 @@ import {
   Vdpdk as VmuxLayout,
 } from "../../assembly/layout.ts";
 import type { VdpdkDevice } from "../attach/vdpdk.ts";
+import { takeBack } from "../attach/zero-copy.ts";
 import type { HostMemory } from "../core/host-memory.ts";
 import { parseMac } from "../mac.ts";
 import { connected } from "./connected.ts";
@@ -99,13 +100,19 @@ export class Vmux {
   }
 
   /**
-   * The guest is reset, or goes away: when this returns no byte of its memory is written any more, and it isn't run. Frames
-   * in its queues are gone.
+   * The guest is reset, or goes away: when this returns no byte of its memory is read or written any more, and it isn't run.
+   * Frames in its queues are gone. Those that the card has yet to send are saved in host buffers; where there are too few the
+   * card drops them, counted as `txMalformed`.
    */
   stop(guest: Guest): void {
     if (!this.isRunning(guest)) return;
     this.host.paused(() => {
+      const { core } = this.host;
+      const { txQueue } = guest.vdpdk as VdpdkDevice;
+      takeBack(this.nic, core.u32(txQueue + VdpdkQueue.id), guest.name, true);
       guest.stop();
+      // Nothing of it is left in the card's ring.
+      core.setU32(txQueue + VdpdkQueue.freed, 0);
       this.#stopped.add(guest);
     });
   }

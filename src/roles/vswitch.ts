@@ -446,13 +446,26 @@ export class VSwitch {
     if (this.#stopped.has(guest)) return;
     const nic = this.#mapped.get(guest) ?? this.#unmapped.get(guest);
     this.host.paused(() => {
-      if (guest.zeroCopyTx) {
-        for (const { of } of this.ports) if (of instanceof Nic) takeBackLent(of, guest);
-      }
+      for (const card of this.#lentTo(guest)) takeBackLent(card, guest);
       this.unmap(guest);
       guest.stop();
       this.#stopped.set(guest, nic);
     });
+  }
+
+  /**
+   * @internal After an lcore has died: `stop` and `start`. What of its buffers the card has yet to send, and no host buffer is
+   * left for, the card drops, counted as `txMalformed`.
+   */
+  restart(guest: Guest): void {
+    for (const card of this.#lentTo(guest)) takeBackLent(card, guest, { drop: true });
+    this.stop(guest);
+    this.start(guest);
+  }
+
+  /** Cards that the guest's transmit buffers are lent to. */
+  #lentTo(guest: Guest): Nic[] {
+    return guest.zeroCopyTx ? this.ports.map(({ of }) => of).filter((of) => of instanceof Nic) : [];
   }
 
   /** Whether `of` is a guest that isn't stopped. */

@@ -169,7 +169,10 @@ function matches(words: Words, item: ItemName): Match[] {
     const match = found.get(name) ?? { field, name, word };
     found.set(name, match);
     const at = words.next;
-    if (at.text === "last") words.fail(`${listed(PARAMETERS)}: the card has no ranges`);
+    if (at.text === "last")
+      words.fail(
+        `${listed(PARAMETERS)}: the card has no ranges, write a rule for each "spec" under a "prefix" that one is made of`,
+      );
     const parameter = words.oneOf(PARAMETERS);
     const spec = parameter === "is" || parameter === "spec";
     if ((spec && match.spec) || (parameter !== "spec" && match.mask)) words.fail(`it once for ${name}`, at);

@@ -153,7 +153,7 @@ export function isPacked(guest: Guest): boolean {
 }
 
 /** Descriptors of a ring from number `from` to `to`, of a table of `mask + 1`. */
-function descriptors(r: Rig, ring: number, mask: number, from: number, to: number) {
+function descriptors(r: Pick<Rig, "core">, ring: number, mask: number, from: number, to: number) {
   const { core } = r;
   return Array.from({ length: (to - from) >>> 0 }, (_, i) => {
     const p = ring + ((from + i) & mask) * Packet.SIZE;
@@ -169,14 +169,14 @@ function descriptors(r: Rig, ring: number, mask: number, from: number, to: numbe
 }
 
 /** Buffers that the card holds on a receive queue, finished or not. */
-export function inCard(r: Rig, q: number) {
+export function inCard(r: Pick<Rig, "core">, q: number) {
   const { core } = r;
   const [from, to] = [core.u32(q + RxQueue.next), core.u32(q + RxQueue.posted)];
   return descriptors(r, core.u32(q + RxQueue.ring), core.u32(q + RxQueue.mask), from, to);
 }
 
 /** Buffers that the card has to send, or has sent and nobody has taken back. */
-export function inTxQueue(r: Rig) {
+export function inTxQueue(r: Pick<Rig, "core" | "nic">) {
   const tx = r.core.u32(r.nic.address + NicLayout.tx);
   const [ring, mask, clean, next] = [TxQueue.ring, TxQueue.mask, TxQueue.clean, TxQueue.next].map((field) =>
     r.core.u32(tx + field),
@@ -185,16 +185,16 @@ export function inTxQueue(r: Rig) {
 }
 
 /** The PRing, oldest first. */
-export function pring(r: Rig, m: number) {
+export function pring(r: Pick<Rig, "core">, m: number) {
   const [head, tail] = [r.core.u32(m + Mapping.head), r.core.u32(m + Mapping.tail)];
   return descriptors(r, m + Mapping.pring, r.core.u32(m + Mapping.mask), head, tail);
 }
 
 /**
- * The accountant: finds every buffer of the guest by walking whoever can hold one, and complains about each that is
+ * The accountant of virtqueues: finds every buffer of the guest by walking whoever can hold one, and complains about each that is
  * at no place or at two. An empty list is what a test expects.
  */
-export function misplaced(r: Rig, guest: Guest): string[] {
+export function misplaced(r: Pick<Rig, "core" | "nic">, guest: Guest): string[] {
   const { core } = r;
   const g = guest.address;
   const first = core.u32(g + GuestLayout.blank + Packet.addr);
@@ -268,8 +268,8 @@ export function misplaced(r: Rig, guest: Guest): string[] {
   return wrong;
 }
 
-/** The same for the host's pool: each buffer is in the pool, or in one of the card's rings, or in a JavaScript port's. */
-export function misplacedInPool(r: Rig): string[] {
+/** The same for the host's pool: each buffer is in the pool, or in one of a card's rings, or in a JavaScript port's. */
+export function misplacedInPool(r: Pick<Rig, "core" | "host">): string[] {
   const { core, host } = r;
   const { pool } = host;
   const wrong: string[] = [];
@@ -293,20 +293,26 @@ export function misplacedInPool(r: Rig): string[] {
     if (list.some(({ owner }) => owner !== host.poolId)) wrong.push("pool cache: another's buffer");
     put("pool cache", list);
   }
-  const ring = core.u32(pool + Pool.ring);
-  const [mask, head, tail] = [Ring.mask, Ring.head, Ring.tail].map((f) => core.u32(ring + f));
-  const list = descriptors(r, ring + Ring.slots, mask!, tail!, head!);
+  const inRing = (at: number) => {
+    const [mask, from, to] = [Ring.mask, Ring.tail, Ring.head].map((f) => core.u32(at + f));
+    return descriptors(r, at + Ring.slots, mask!, from!, to!);
+  };
+  const list = inRing(core.u32(pool + Pool.ring));
   if (list.some(({ owner }) => owner !== host.poolId)) wrong.push("pool ring: another's buffer");
   put("pool ring", list);
-  for (let i = 0; i < core.u32(r.nic.address + NicLayout.rxQueues); i++)
-    put(`receive queue ${i}`, inCard(r, r.nic.rxQueue(i)));
-  put("transmit queue", inTxQueue(r));
-  for (const port of host.ports) {
-    for (const at of [port.toHost, port.fromHost]) {
-      const [mask, from, to] = [Ring.mask, Ring.tail, Ring.head].map((f) => core.u32(at + f));
-      put(`ring of ${port.name}`, descriptors(r, at + Ring.slots, mask!, from!, to!));
+  for (const nic of host.nics) {
+    for (let i = 0; i < core.u32(nic.address + NicLayout.rxQueues); i++) {
+      const queue = nic.rxQueue(i);
+      put(`receive queue ${i} of ${nic.name}`, inCard(r, queue));
+      const brought = core.u32(queue + RxQueue.brought);
+      if (brought) put(`what was brought to receive queue ${i}`, inRing(brought));
     }
+    put(`transmit queue of ${nic.name}`, inTxQueue({ core, nic }));
   }
+  for (const port of host.ports)
+    for (const at of [port.toHost, port.fromHost]) put(`ring of ${port.name}`, inRing(at));
+  for (const sw of host.switches)
+    if (sw.hasFlows) put(`controller of ${sw.name}`, inRing(sw.flows.controller));
   places.forEach((where, index) => {
     if (where.length !== 1) wrong.push(`host buffer ${index}: ${where.join(" and ") || "nowhere"}`);
   });
