@@ -222,7 +222,7 @@ test("whatever stands in the guest's rings and control page, others get all of t
           }),
           { maxLength: 40 },
         ),
-        fc.integer({ min: 0, max: 12 }),
+        fc.integer({ min: 0, max: 14 }),
         (writes, call) => {
           for (const { ring, slot, ...d } of writes) r.raw.write(ring ? r.raw.rxRing : r.raw.txRing, slot, d);
           core.setU32(r.bad.region + VdpdkControl.call, call);

@@ -8,6 +8,7 @@ import {
   Offload,
   Packet,
   PacketFlag,
+  RTE_FLOW_MARK,
   RxQueue,
   VDPDK_BUFFER_MIN,
   VDPDK_SEGMENTS,
@@ -113,6 +114,7 @@ export class VdpdkRx {
     let tci = <u32>load<u16>(list, Packet.mark);
     const d = VdpdkQueues.descriptor(q, done);
     if (flags & PacketFlag.RX_HASH) store<u32>(d, load<u32>(list, Packet.owner), VdpdkDesc.hash);
+    if (flags & PacketFlag.RX_MARK) store<u16>(d, load<u16>(list, Packet.room), VdpdkDesc.mss);
     if (load<u32>(q, VdpdkQueue.emulates)) {
       const found = VdpdkRx.emulate(q, list, n);
       known |= found & 0xffff;
@@ -238,6 +240,11 @@ export class VdpdkRx {
           const found = VdpdkRx.emulate(q, spare, k);
           known = found & 0xffff;
           store<u16>(d, <u16>(found >> 16), VdpdkDesc.tci);
+        }
+        const mark = <u32>load<u16>(from, Packet.mark);
+        if (load<u32>(q, VdpdkQueue.offloads) & Offload.MARK && mark & RTE_FLOW_MARK) {
+          known |= PacketFlag.RX_MARK;
+          store<u16>(d, <u16>(mark & ~RTE_FLOW_MARK), VdpdkDesc.mss);
         }
         for (let i: u32 = 0; i < k; i++) {
           const p = VdpdkQueues.descriptor(q, next + i);

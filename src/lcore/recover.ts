@@ -70,7 +70,10 @@ export function recover(
     const queue = vdpdkQueue(core, core.u16(descriptor + Packet.owner));
     if (queue) core.setU32(queue + VdpdkQueue.freed, core.u32(queue + VdpdkQueue.freed) + 1);
   };
-  for (const nic of host.nics) holdCard(core, nic, hold, sent);
+  for (const nic of host.nics) {
+    nic.flow.repair();
+    holdCard(core, nic, hold, sent);
+  }
   for (const port of host.ports) for (const ring of [port.toHost, port.fromHost]) holdRing(core, ring, hold);
   for (const sw of host.switches) if (sw.hasFlows) holdRing(core, sw.flows.controller, hold);
   const buffers = core.exports.poolOutstanding(pool) - held.size;
