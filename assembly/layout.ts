@@ -1322,7 +1322,7 @@ export enum Vdpdk {
   SIZE = 62464, // frame + FRAME_ROOM and a line for a VLAN tag
 }
 
-/** The guest's driver of a vDPDK ring: its private memory. Its buffers are told by cookies, their numbers. */
+/** The guest's driver of a vDPDK ring: its private memory. */
 export enum VdpdkDriver {
   guest = 0,
   ring = 4,
@@ -1332,6 +1332,8 @@ export enum VdpdkDriver {
   done = 16,
   /** Address of the first descriptor that is posted and not shown yet; 0: none. */
   first = 20,
+  /** Packet descriptors of the buffers that are posted, one for each descriptor of the ring. */
+  shadow = 24,
   /** Offloads that are asked for of each sent frame, or known of received ones. */
   offloads = 28,
   /** Addresses of the words in the control page: the device wants a signal; the guest wants an interrupt. */
@@ -1339,10 +1341,9 @@ export enum VdpdkDriver {
   wantsInterrupt = 36,
   /** Poller of the device's. */
   bell = 40,
-  /** u64 counters: signals sent; descriptors with a cookie that is no buffer's; received frames with a wrong checksum. */
+  /** u64 counters: signals sent; received frames with a wrong checksum. */
   kicks = 48,
-  badCookies = 56,
-  badChecksums = 64,
+  badChecksums = 56,
   SIZE = 128,
 }
 

@@ -7,6 +7,7 @@ import {
   DriverKind,
   Kind,
   Offload,
+  Packet,
   PortKind,
   Port as PortLayout,
   QUEUE_MAX,
@@ -164,8 +165,13 @@ export class VdpdkDevice implements GuestDevice {
       [DeviceLayout.tx]: this.txQueue,
     });
     core.setU64(this.device + DeviceLayout.mac, parseMac(mac));
-    this.rx = core.place(Kind.DRIVER, VdpdkDriver.SIZE, name, region.id).address;
-    this.tx = core.place(Kind.DRIVER, VdpdkDriver.SIZE, name, region.id).address;
+    const driver = () => {
+      const { id, address } = core.place(Kind.DRIVER, VdpdkDriver.SIZE, name, region.id);
+      core.setU32(address + VdpdkDriver.shadow, core.place(Kind.BYTES, ring * Packet.SIZE, name, id).address);
+      return address;
+    };
+    this.rx = driver();
+    this.tx = driver();
   }
 
   /** A card serves it: it bypasses a switch. */
