@@ -657,8 +657,16 @@ export class Pmd {
       const p = ring + (clean & mask) * Packet.SIZE;
       const owner = load<u16>(p, Packet.owner);
       const straight = min(n, mask + 1 - (clean & mask));
-      let run: u32 = 1;
-      while (run < straight && load<u16>(p + run * Packet.SIZE, Packet.owner) == owner) run++;
+      let last = p;
+      const end = p + straight * Packet.SIZE;
+      for (const fours = p + (straight & ~3) * Packet.SIZE; last != fours; last += 4 * Packet.SIZE) {
+        const one = (load<u16>(last, Packet.owner) ^ owner) | (load<u16>(last, Packet.owner + 16) ^ owner);
+        const two =
+          (load<u16>(last, Packet.owner + 32) ^ owner) | (load<u16>(last, Packet.owner + 48) ^ owner);
+        if (one | two) break;
+      }
+      while (last != end && load<u16>(last, Packet.owner) == owner) last += Packet.SIZE;
+      const run = <u32>(last - p) / Packet.SIZE;
       const kind = Objects.kind(owner);
       if (kind == Kind.POOL) Mempool.give(Objects.addr(owner), lcore, p, run);
       else if (kind == Kind.VIRTQUEUE) Pmd.giveBackLent(Objects.addr(owner), p, run);
