@@ -177,7 +177,7 @@ test.each([
   [
     "assembly/vdpdk/rx.ts",
     "static handOver(",
-    "store<u64>(d, <u64>(e & 0xffff), VdpdkDesc.len + 96) … store<u64>(d, <u64>(word & 0xffff), VdpdkDesc.len) … Sync.store<u32>(first + VdpdkDesc.len",
+    "store<u64>(d, <u64>b, VdpdkDesc.SIZE + VdpdkDesc.len) … store<u64>(d, <u64>(word & 0xffff), VdpdkDesc.len) … Sync.store<u32>(first + VdpdkDesc.len",
   ],
   ["assembly/vdpdk/tx.ts", "static complete(", "VdpdkQueues.giveBack(q, done, n)) VdpdkQueues.tell(q)"],
   [

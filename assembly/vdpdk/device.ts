@@ -304,6 +304,14 @@ export class Vmux {
    */
   static poll(v: usize): u32 {
     const q: usize = load<u32>(v, Vdpdk.shared);
+    const frames = Pmd.received(q) || Pmd.hasBrought(q) ? Vmux.receive(v, q) : 0;
+    if (!frames) Vmux.complete(v);
+    if (Pmd.wantsRefill(q)) Pmd.refill(q, load<u32>(v, Vdpdk.lcore), load<u32>(q, RxQueue.mask) + 1);
+    return frames;
+  }
+
+  /** A burst of the shared queue. Returns its frames, those too that rules took away. */
+  static receive(v: usize, q: usize): u32 {
     const list = v + Vdpdk.burst;
     const n = Pmd.rxSteered(q, load<u32>(v, Vdpdk.lcore), list, VDPDK_BURST, BURST_DESCRIPTORS);
     let frames: u32 = 0;
@@ -314,9 +322,7 @@ export class Vmux {
       i += segments;
     }
     if (n) Vmux.sort(v, list, n);
-    else Vmux.complete(v);
     Count.add(v + Vdpdk.packets, frames);
-    if (Pmd.wantsRefill(q)) Pmd.refill(q, load<u32>(v, Vdpdk.lcore), load<u32>(q, RxQueue.mask) + 1);
     return frames + Pmd.takenAway(q);
   }
 
@@ -324,6 +330,7 @@ export class Vmux {
   static complete(v: usize): void {
     const card: usize = load<u32>(load<u32>(v, Vdpdk.nic), Nic.tx);
     const clean = load<u32>(card, TxQueue.clean);
+    if (clean == load<u32>(card, TxQueue.next)) return;
     Pmd.txCleanAll(card, load<u32>(v, Vdpdk.lcore));
     if (load<u32>(card, TxQueue.clean) == clean) return;
     const devices = load<u32>(v, Vdpdk.devices);
