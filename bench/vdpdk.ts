@@ -221,8 +221,8 @@ for (const size of SIZES) {
     ];
     const samples = ways.map((): { lost: number; busy: number }[] => []);
     for (let i = 0; i < SAMPLES; i++) for (const [k, way] of ways.entries()) samples[k]?.push(way());
-    const carried = samples.map((some) => 1 - quartile(some.map(({ lost }) => lost)));
-    const busy = samples.map((some) => quartile(some.map((sample) => sample.busy)));
+    const carried = samples.map((some) => 1 - lowerQuartile(some.map(({ lost }) => lost)));
+    const busy = samples.map((some) => lowerQuartile(some.map((sample) => sample.busy)));
     const cells = carried.map(
       (share, k) => `${(100 * share).toFixed(1)} % (${((busy[k] as number) * 100).toFixed(0)} %)`,
     );

@@ -23,10 +23,9 @@ import {
 } from "../assembly/layout.ts";
 import { type Guest, Host, LcoreError, type NicOptions } from "../src/index.ts";
 import { parseMac } from "../src/mac.ts";
-import { astray, ether, IPV4, ipv4, numbered, numberOf, ports, sent, UDP } from "./frames.ts";
+import { astray, ether, IPV4, ipv4, numbered, numberOf, ports, sent, UDP, WIRE } from "./frames.ts";
+import { collect } from "./harness/host.ts";
 import { RawGuest } from "./harness/vdpdk.ts";
-
-const WIRE = "02:00:00:00:ff:01";
 
 /** A UDP frame that carries its number. */
 function udp(to: string, port: number, n = 0): Uint8Array {
@@ -380,26 +379,17 @@ describe("on lcores", () => {
     return { host, core: host.core, nic, vmux, guests, done };
   }
 
-  /** Numbers of the frames that the card sends, until `n` have come or five seconds are over. */
-  function collect(r: { nic: Rig["nic"] }, n: number): number[] {
-    const got: number[] = [];
-    for (const end = performance.now() + 5000; got.length < n && performance.now() < end; ) {
-      if (r.nic.wait(100)) r.nic.transmit((frames) => got.push(...frames.map(numberOf)));
-    }
-    return got;
-  }
-
   test("rules come and go while frames move", async () => {
     const r = await launched();
     const [one] = r.guests;
     for (let i = 0; i < 50; i++) {
       const id = create(one, udpTo(7), "drop");
       r.nic.receive([udp(one.mac, 7, 1000 + i), udp(one.mac, 8, i)]);
-      expect(collect(r, 1)).toEqual([i]);
+      expect(collect(r, 1).map(numberOf)).toEqual([i]);
       expect(ethdev(one).flowQuery(id).hits).toBe(1);
       ethdev(one).flowDestroy(id);
       r.nic.receive([udp(one.mac, 7, i)]);
-      expect(collect(r, 1)).toEqual([i]);
+      expect(collect(r, 1).map(numberOf)).toEqual([i]);
     }
     r.host.stop();
     await r.done;

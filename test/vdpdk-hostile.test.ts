@@ -4,6 +4,7 @@ import { beforeEach, describe, expect, test } from "vitest";
 import { VdpdkCall, VdpdkControl, VdpdkFlag } from "../assembly/layout.ts";
 import { type Guest, Host, type Nic } from "../src/index.ts";
 import { astray, ether, IPV4, numbered, numberOf, sent, WIRE } from "./frames.ts";
+import { numbers } from "./harness/host.ts";
 import { RawGuest } from "./harness/vdpdk.ts";
 
 const { AVAIL, ATTACHED, NEXT } = VdpdkFlag;
@@ -180,7 +181,6 @@ describe.each([0, 1, 2, 3, 4, 5, 6, 7])("behind %d good ones", (n) => {
     for (let one = raw.receive(); one; one = raw.receive()) got.push(numberOf(one.frame));
     return got;
   };
-  const upTo = (end: number) => Array.from({ length: end }, (_, i) => i);
 
   test.each([true, false])("a frame to send that lies outside, zero-copy %s", async (zeroCopy) => {
     const r = await rig(zeroCopy);
@@ -188,7 +188,7 @@ describe.each([0, 1, 2, 3, 4, 5, 6, 7])("behind %d good ones", (n) => {
     r.raw.write(r.raw.txRing, n, { ...outside, flags: AVAIL });
     r.host.drain();
     expect(reasons(r)).toEqual({ "refused.outOfRegion": 1 });
-    expect(sent(r.nic).map(numberOf)).toEqual(upTo(n));
+    expect(sent(r.nic).map(numberOf)).toEqual(numbers(n));
     nobodyElseNotices(r);
   });
 
@@ -197,11 +197,11 @@ describe.each([0, 1, 2, 3, 4, 5, 6, 7])("behind %d good ones", (n) => {
     r.raw.post(10);
     r.raw.write(r.raw.rxRing, n, { ...outside, flags: AVAIL });
     r.host.drain();
-    r.nic.receive(upTo(10).map((i) => numbered(frame(r.bad.mac), i)));
+    r.nic.receive(numbers(10).map((i) => numbered(frame(r.bad.mac), i)));
     r.host.drain();
     expect(reasons(r)).toEqual({ "refused.outOfRegion": 1 });
     // Of a queue of its own that was ended nothing more is received; what was copied before is there.
-    expect(received(r)).toEqual(zeroCopy ? [] : upTo(n));
+    expect(received(r)).toEqual(zeroCopy ? [] : numbers(n));
     nobodyElseNotices(r);
   });
 
@@ -210,10 +210,10 @@ describe.each([0, 1, 2, 3, 4, 5, 6, 7])("behind %d good ones", (n) => {
     r.raw.post(10);
     r.host.drain();
     r.raw.write(r.raw.rxRing, n, { addr: 0n, len: 64, flags: AVAIL });
-    r.nic.receive(upTo(10).map((i) => numbered(frame(r.bad.mac), i)));
+    r.nic.receive(numbers(10).map((i) => numbered(frame(r.bad.mac), i)));
     r.host.drain();
     expect(reasons(r)).toEqual({ "refused.stale": 1 });
-    expect(received(r)).toEqual(upTo(n));
+    expect(received(r)).toEqual(numbers(n));
     nobodyElseNotices(r);
   });
 
