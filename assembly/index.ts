@@ -47,18 +47,22 @@ export function removeMac(table: usize, mac: u64, vlan: u32): void {
 }
 /** A rule of rte_flow from what stands at `from` (`RteFlow`); its id, or a RteFlowRefusal below 0. */
 export function createFlow(table: usize, from: usize): i32 {
-  return RteFlows.create(table, from, false);
+  return RteFlows.create(table, from, false, 0);
 }
 /** Whether it could be made: 0, or a RteFlowRefusal below 0. */
 export function validateFlow(table: usize, from: usize): i32 {
-  return RteFlows.create(table, from, true);
+  return RteFlows.create(table, from, true, 0);
 }
 export function destroyFlow(table: usize, id: u32): bool {
-  return RteFlows.destroy(table, id);
+  return RteFlows.destroy(table, id, 0);
 }
 /** Takes all rules out of a table, or sets it up. */
 export function flushFlows(table: usize): void {
   RteFlows.flush(table);
+}
+/** A table is whole again after an lcore has died that may have been changing it; nobody else uses it. */
+export function repairFlows(table: usize): void {
+  RteFlows.repair(table);
 }
 /** Rings at guest addresses, as a driver that isn't ours sets them up (2.1 "Device Status", DRIVER_OK). */
 export function startVirtqueue(

@@ -138,7 +138,9 @@ export enum PacketFlag {
   RX_L4_BAD = 1024,
   RX_VLAN = 2048,
   RX_HASH = 4096,
-  RX_OFFLOADS = 8064,
+  /** `room` is what a flow rule's `mark` said. */
+  RX_MARK = 16384,
+  RX_OFFLOADS = 24448,
 }
 
 /** What a card, or the host in its place, does to frames: DPDK's RTE_ETH_RX_OFFLOAD and RTE_ETH_TX_OFFLOAD. */
@@ -155,8 +157,10 @@ export enum Offload {
   RSS = 32,
   /** A frame may stand in several buffers. */
   MULTI_SEGMENT = 64,
+  /** Received: what a flow rule's `mark` said (DPDK's RTE_ETH_RX_METADATA_USER_MARK). */
+  MARK = 128,
   CHECKSUMS = 7,
-  ALL = 127,
+  ALL = 255,
 }
 
 /** Entries of the indirection table of RSS. */
@@ -1061,7 +1065,7 @@ export enum VdpdkDesc {
   cookie = 16,
   /** VLAN tag that is put on, or was taken off. */
   tci = 24,
-  /** With Offload.TSO: bytes of payload in each frame. */
+  /** With Offload.TSO: bytes of payload in each frame. Received, with RX_MARK: what a flow rule's `mark` said. */
   mss = 26,
   /** RSS hash of a received frame. */
   hash = 28,
@@ -1088,6 +1092,7 @@ export const VDPDK_BUFFER_MIN = 64;
  *     line 0  call | status | request | answered
  *     line 1  arguments      line 2, 3  results
  *     line 4  what the guest wants an interrupt for     line 5  what the device wants a signal for
+ *     line 6  a flow rule
  */
 export enum VdpdkControl {
   call = 0,
@@ -1100,7 +1105,7 @@ export enum VdpdkControl {
   ring = 72,
   size = 80,
   offloads = 84,
-  /** FLOW_CREATE: the rule; FLOW_DESTROY: its number. */
+  /** FLOW_DESTROY, FLOW_QUERY: u32 number of the rule. */
   rule = 88,
   results = 128,
   /** u32 each, written by the guest: 1 while it sleeps. */
@@ -1109,6 +1114,8 @@ export enum VdpdkControl {
   /** u32 each, written by the device: 1 while its poller sleeps. */
   rxWantsSignal = 320,
   txWantsSignal = 324,
+  /** FLOW_CREATE, FLOW_VALIDATE: the rule, `RteFlow` up to INPUT. Its queues are the guest's own. */
+  flow = 384,
   SIZE = 4096,
 }
 
@@ -1124,18 +1131,29 @@ export enum VdpdkCall {
   FLOW_CREATE = 9,
   FLOW_DESTROY = 10,
   STATS = 11,
+  FLOW_VALIDATE = 12,
+  FLOW_FLUSH = 13,
+  FLOW_QUERY = 14,
 }
 
 /** Status of a call, as ethdev's: Linux's error numbers. */
 export enum VdpdkStatus {
   OK = 0,
+  /** A flow rule for frames that aren't the guest's. */
+  NOT_PERMITTED = -1,
+  /** The guest has no such flow rule. */
+  NO_ENTRY = -2,
   /** Not yet: the card still holds buffers of the queue. The call is made again. */
   AGAIN = -11,
   /** An address outside the guest's memory. */
   FAULT = -14,
   /** Not in the state that the queue is in. */
   BUSY = -16,
+  /** There is a flow rule with this pattern and priority. */
+  EXISTS = -17,
   INVALID = -22,
+  /** No place for another flow rule. */
+  NO_SPACE = -28,
   UNKNOWN_CALL = -38,
   NOT_SUPPORTED = -95,
 }
@@ -1155,8 +1173,21 @@ export enum VdpdkInfo {
   txNative = 32,
   rssTable = 36,
   segments = 40,
-  /** 1: the card takes flow rules. */
+  /** Flow rules that the guest may have at a time; 0: none. */
   flows = 44,
+  /** 1: the card follows them; 0: the host does, on copies. */
+  flowsNative = 48,
+}
+
+/** Results of the flow calls, from `VdpdkControl.results` on. */
+export enum VdpdkFlowResult {
+  /** u32: number of the rule that was made. */
+  id = 0,
+  /** u32: RteFlowRefusal. */
+  refusal = 4,
+  /** FLOW_QUERY: u64 each. */
+  hits = 8,
+  bytes = 16,
 }
 
 /** Results of STATS, u64 each. */
@@ -1262,6 +1293,8 @@ export enum VdpdkDevice {
   failed = 48,
   /** What serves it. */
   vmux = 56,
+  /** Flow rules that it may have at a time. */
+  flows = 60,
   SIZE = 64,
 }
 
@@ -1279,7 +1312,10 @@ export enum Vdpdk {
   /** u64 counters: frames from the shared queue, and those that no guest wants. */
   packets = 32,
   unwanted = 40,
-  /** Scratch: a burst's descriptors, the first 16 bytes of each frame, buffers for it, a frame that is put together. */
+  /**
+   * Scratch: a burst's descriptors, the first 16 bytes of each frame, buffers for it, a frame that is put together or a
+   * guest's flow rule.
+   */
   burst = 64,
   headers = 24640, // burst + BURST_DESCRIPTORS * Packet.SIZE
   spare = 28736, // headers + BURST_MAX * 16
@@ -1288,7 +1324,7 @@ export enum Vdpdk {
   SIZE = 62464, // frame + FRAME_ROOM and a line for a VLAN tag
 }
 
-/** The guest's driver of a vDPDK ring: its private memory. Its buffers are told by cookies, their numbers. */
+/** The guest's driver of a vDPDK ring: its private memory. */
 export enum VdpdkDriver {
   guest = 0,
   ring = 4,
@@ -1298,6 +1334,8 @@ export enum VdpdkDriver {
   done = 16,
   /** Address of the first descriptor that is posted and not shown yet; 0: none. */
   first = 20,
+  /** Packet descriptors of the buffers that are posted, one for each descriptor of the ring. */
+  shadow = 24,
   /** Offloads that are asked for of each sent frame, or known of received ones. */
   offloads = 28,
   /** Addresses of the words in the control page: the device wants a signal; the guest wants an interrupt. */
@@ -1305,10 +1343,9 @@ export enum VdpdkDriver {
   wantsInterrupt = 36,
   /** Poller of the device's. */
   bell = 40,
-  /** u64 counters: signals sent; descriptors with a cookie that is no buffer's; received frames with a wrong checksum. */
+  /** u64 counters: signals sent; received frames with a wrong checksum. */
   kicks = 48,
-  badCookies = 56,
-  badChecksums = 64,
+  badChecksums = 56,
   SIZE = 128,
 }
 
@@ -1764,6 +1801,9 @@ export const RTE_FLOW_HEAD = 512;
 /** In `Packet.mark`: the rest is the number that a rule's `mark` gave. */
 export const RTE_FLOW_MARK = 0x8000;
 
+/** A guest's priority 0 is this one of the card's: its rules come behind the host's. */
+export const RTE_FLOW_GUESTS = 0x8000_0000;
+
 /** Queues in the list of one `rss` action. */
 export const RTE_FLOW_QUEUES = 64;
 
@@ -1772,7 +1812,7 @@ export const RTE_FLOW_QUEUES = 64;
  *
  *     | group | priority | attributes | actions | mark | queue | queueCount | - |     u32 each
  *     | spec: RteFlowKey | mask: RteFlowKey | queues: u16[RTE_FLOW_QUEUES] |
- *     | id | next | under | used | hits | bytes | rank |
+ *     | id | next | under | used | maker | hits | bytes | rank |
  */
 export enum RteFlow {
   /** Must be 0. */
@@ -1799,6 +1839,8 @@ export enum RteFlow {
   /** u16: number of its RteFlowMask. */
   under = 310,
   used = 312,
+  /** Directory id of the vDPDK device that made it; 0: the host. */
+  maker = 316,
   /** u64 counters. */
   hits = 320,
   bytes = 328,
@@ -1853,7 +1895,11 @@ export enum RteFlowRefusal {
   MASKS = 9,
   /** No rule has this number. */
   UNKNOWN = 10,
-  COUNT = 11,
+  /** A guest's rule that names another MAC address than its own. */
+  FOREIGN = 11,
+  /** A guest's rule has a priority from 0 to RTE_FLOW_GUESTS - 1. */
+  PRIORITY = 12,
+  COUNT = 13,
 }
 
 /** A mask of rules (tuple space): those under it are found by one hash. */

@@ -26,6 +26,7 @@ import {
   Offload,
   Packet,
   PacketFlag,
+  RTE_FLOW_MARK,
   RteFlowFate,
   RteFlowTable,
   RxQueue,
@@ -152,7 +153,7 @@ export class Card {
       return false;
     }
     const done = load<u32>(q, RxQueue.offloads)
-      ? Card.writeOffloaded(nic, q, frame, len)
+      ? Card.writeOffloaded(nic, q, frame, len, mark)
       : Card.write(q, frame, len, mark);
     if (!done) {
       Count.add(nic + Nic.rxNoBuffer, 1);
@@ -172,9 +173,9 @@ export class Card {
 
   /**
    * What the queue asks for besides: what is found of the checksums goes to the flags of the frame's first descriptor, a
-   * tag that is taken off to `mark`, the flow's hash to where owner and index are in others.
+   * tag that is taken off to `mark`, the flow's hash to where owner and index are in others, a rule's mark to `room`.
    */
-  static writeOffloaded(nic: usize, q: usize, frame: usize, len: u32): bool {
+  static writeOffloaded(nic: usize, q: usize, frame: usize, len: u32, mark: u32): bool {
     const offloads = load<u32>(q, RxQueue.offloads);
     const first = load<u32>(q, RxQueue.head);
     let flags: u32 = 0;
@@ -199,6 +200,10 @@ export class Card {
       memory.copy(load<u32>(p, Packet.addr), frame, 12);
     } else if (!Card.write(q, frame, len, 0)) return false;
     const p = load<u32>(q, RxQueue.ring) + (first & load<u32>(q, RxQueue.mask)) * Packet.SIZE;
+    if (offloads & Offload.MARK && mark & RTE_FLOW_MARK) {
+      flags |= PacketFlag.RX_MARK;
+      store<u16>(p, <u16>(mark & ~RTE_FLOW_MARK), Packet.room);
+    }
     store<u16>(p, load<u16>(p, Packet.flags) | <u16>flags, Packet.flags);
     if (flags & PacketFlag.RX_HASH) store<u32>(p, hash, Packet.owner);
     if (flags) Count.add(nic + Nic.offloaded, 1);
@@ -657,8 +662,16 @@ export class Pmd {
       const p = ring + (clean & mask) * Packet.SIZE;
       const owner = load<u16>(p, Packet.owner);
       const straight = min(n, mask + 1 - (clean & mask));
-      let run: u32 = 1;
-      while (run < straight && load<u16>(p + run * Packet.SIZE, Packet.owner) == owner) run++;
+      let last = p;
+      const end = p + straight * Packet.SIZE;
+      for (const fours = p + (straight & ~3) * Packet.SIZE; last != fours; last += 4 * Packet.SIZE) {
+        const one = (load<u16>(last, Packet.owner) ^ owner) | (load<u16>(last, Packet.owner + 16) ^ owner);
+        const two =
+          (load<u16>(last, Packet.owner + 32) ^ owner) | (load<u16>(last, Packet.owner + 48) ^ owner);
+        if (one | two) break;
+      }
+      while (last != end && load<u16>(last, Packet.owner) == owner) last += Packet.SIZE;
+      const run = <u32>(last - p) / Packet.SIZE;
       const kind = Objects.kind(owner);
       if (kind == Kind.POOL) Mempool.give(Objects.addr(owner), lcore, p, run);
       else if (kind == Kind.VIRTQUEUE) Pmd.giveBackLent(Objects.addr(owner), p, run);

@@ -247,21 +247,21 @@ export class RteFlows {
   // Changes: by any thread, one after the other.
 
   /**
-   * Makes a rule of what stands at `from` (`RteFlow` up to INPUT), which is read once: it may be a guest's memory. Who
+   * Makes a rule of what stands at `from` (`RteFlow` up to INPUT), for `maker`: a guest's device, or 0 for the host. Who
    * takes rules from a guest checks first that they name its own queues and its own MAC address. With `only` it is but
    * checked. Returns the rule's id, 0 if it was but checked, or a RteFlowRefusal below 0: then nothing has changed.
    */
-  static create(t: usize, from: usize, only: bool): i32 {
+  static create(t: usize, from: usize, only: bool, maker: u32): i32 {
     RteFlows.lock(t);
-    const made = RteFlows.make(t, from, only);
+    const made = RteFlows.make(t, from, only, maker);
     Sync.store<u32>(t + RteFlowTable.lock, 0);
     return made;
   }
 
-  /** False where no rule has this id. */
-  static destroy(t: usize, id: u32): bool {
+  /** False where no rule has this id, or, unless that is the host, another one than `maker` made it. */
+  static destroy(t: usize, id: u32, maker: u32): bool {
     RteFlows.lock(t);
-    const index = RteFlows.indexOf(t, id);
+    const index = RteFlows.indexOf(t, id, maker);
     if (index) {
       RteFlows.change(t);
       RteFlows.unlink(t, index);
@@ -276,17 +276,77 @@ export class RteFlows {
     RteFlows.lock(t);
     RteFlows.change(t);
     const capacity = load<u32>(t, RteFlowTable.capacity);
-    memory.fill(load<u32>(t, RteFlowTable.buckets), 0, (load<u32>(t, RteFlowTable.bucketMask) + 1) * 2);
-    memory.fill(t + RteFlowTable.masks, 0, RteFlowTable.MASKS_MAX * RteFlowMask.SIZE);
     for (let index: u32 = 1; index <= capacity; index++) {
       store<u32>(RteFlows.ruleAt(t, index), 0, RteFlow.used);
-      store<u16>(RteFlows.ruleAt(t, index), index < capacity ? <u16>(index + 1) : 0, RteFlow.next);
     }
-    store<u32>(t, 1, RteFlowTable.free);
-    store<u32>(t, 0, RteFlowTable.count);
-    store<u32>(t, 0, RteFlowTable.maskCount);
+    RteFlows.index(t);
     RteFlows.change(t);
     Sync.store<u32>(t + RteFlowTable.lock, 0);
+  }
+
+  /** Takes out the rules that `maker` made, one by one, so that frames wait for none of it. */
+  static flushOf(t: usize, maker: u32): void {
+    RteFlows.lock(t);
+    const capacity = load<u32>(t, RteFlowTable.capacity);
+    for (let index: u32 = 1; index <= capacity; index++) {
+      const rule = RteFlows.ruleAt(t, index);
+      if (!load<u32>(rule, RteFlow.used) || load<u32>(rule, RteFlow.maker) != maker) continue;
+      RteFlows.change(t);
+      RteFlows.unlink(t, index);
+      RteFlows.change(t);
+    }
+    Sync.store<u32>(t + RteFlowTable.lock, 0);
+  }
+
+  /** Whoever was changing the table has died, at any of its stores, and nobody else uses it: each rule is in it or not. */
+  static repair(t: usize): void {
+    RteFlows.index(t);
+    store<u32>(t, (load<u32>(t, RteFlowTable.version) + 1) & ~1, RteFlowTable.version);
+    store<u32>(t, 0, RteFlowTable.lock);
+  }
+
+  /** Masks, buckets and free rules anew, from what rules say of themselves. */
+  static index(t: usize): void {
+    memory.fill(load<u32>(t, RteFlowTable.buckets), 0, (load<u32>(t, RteFlowTable.bucketMask) + 1) * 2);
+    memory.fill(t + RteFlowTable.masks, 0, RteFlowTable.MASKS_MAX * RteFlowMask.SIZE);
+    store<u32>(t, 0, RteFlowTable.count);
+    store<u32>(t, 0, RteFlowTable.maskCount);
+    store<u32>(t, 0, RteFlowTable.free);
+    const capacity = load<u32>(t, RteFlowTable.capacity);
+    for (let index = capacity; index; index--) {
+      const rule = RteFlows.ruleAt(t, index);
+      if (load<u32>(rule, RteFlow.used)) continue;
+      store<u16>(rule, <u16>load<u32>(t, RteFlowTable.free), RteFlow.next);
+      store<u32>(t, index, RteFlowTable.free);
+    }
+    for (let index: u32 = 1; index <= capacity; index++) {
+      const rule = RteFlows.ruleAt(t, index);
+      if (!load<u32>(rule, RteFlow.used)) continue;
+      store<u16>(rule, <u16>RteFlows.maskOf(t, rule), RteFlow.under);
+      // As if it were the first of the free ones.
+      store<u16>(rule, <u16>load<u32>(t, RteFlowTable.free), RteFlow.next);
+      RteFlows.link(t, index);
+    }
+  }
+
+  /** Rules that `maker` made. */
+  static madeBy(t: usize, maker: u32): u32 {
+    const capacity = load<u32>(t, RteFlowTable.capacity);
+    let n: u32 = 0;
+    for (let index: u32 = 1; index <= capacity; index++) {
+      const rule = RteFlows.ruleAt(t, index);
+      if (load<u32>(rule, RteFlow.used) && load<u32>(rule, RteFlow.maker) == maker) n++;
+    }
+    return n;
+  }
+
+  /** What rule `id` of `maker` has matched, to `to`: hits and bytes. False where there is none. */
+  static query(t: usize, id: u32, maker: u32, to: usize): bool {
+    RteFlows.lock(t);
+    const index = RteFlows.indexOf(t, id, maker);
+    if (index) v128.store(to, v128.load(RteFlows.ruleAt(t, index) + RteFlow.hits));
+    Sync.store<u32>(t + RteFlowTable.lock, 0);
+    return index != 0;
   }
 
   static lock(t: usize): void {
@@ -299,16 +359,17 @@ export class RteFlows {
     Sync.store<u32>(t + RteFlowTable.version, load<u32>(t, RteFlowTable.version) + 1);
   }
 
-  static indexOf(t: usize, id: u32): u32 {
+  static indexOf(t: usize, id: u32, maker: u32): u32 {
     const capacity = load<u32>(t, RteFlowTable.capacity);
     for (let index: u32 = 1; index <= capacity; index++) {
       const rule = RteFlows.ruleAt(t, index);
-      if (load<u32>(rule, RteFlow.used) && load<u32>(rule, RteFlow.id) == id) return index;
+      if (!load<u32>(rule, RteFlow.used) || load<u32>(rule, RteFlow.id) != id) continue;
+      return !maker || load<u32>(rule, RteFlow.maker) == maker ? index : 0;
     }
     return 0;
   }
 
-  static make(t: usize, from: usize, only: bool): i32 {
+  static make(t: usize, from: usize, only: bool, maker: u32): i32 {
     const index = load<u32>(t, RteFlowTable.free);
     if (!index) return -RteFlowRefusal.FULL;
     const rule = RteFlows.ruleAt(t, index);
@@ -327,6 +388,7 @@ export class RteFlows {
     const id = load<u32>(t, RteFlowTable.nextId);
     store<u32>(t, id + 1, RteFlowTable.nextId);
     store<u32>(rule, id, RteFlow.id);
+    store<u32>(rule, maker, RteFlow.maker);
     store<u64>(rule, 0, RteFlow.hits);
     store<u64>(rule, 0, RteFlow.bytes);
     store<u64>(rule, ((<u64>load<u32>(rule, RteFlow.priority)) << 32) | id, RteFlow.rank);

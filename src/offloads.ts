@@ -8,7 +8,8 @@ export type OffloadName =
   | "tso"
   | "vlan"
   | "rss"
-  | "multiSegment";
+  | "multiSegment"
+  | "mark";
 
 export const OFFLOADS: Readonly<Record<OffloadName, Offload>> = {
   ipv4Checksum: Offload.IPV4_CHECKSUM,
@@ -18,6 +19,7 @@ export const OFFLOADS: Readonly<Record<OffloadName, Offload>> = {
   vlan: Offload.VLAN,
   rss: Offload.RSS,
   multiSegment: Offload.MULTI_SEGMENT,
+  mark: Offload.MARK,
 };
 
 /** @throws RangeError for a name that there isn't */

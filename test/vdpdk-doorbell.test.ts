@@ -172,12 +172,12 @@ test.each([
   [
     "assembly/vdpdk/queue.ts",
     "static giveBack(",
-    "store<u32>(d, word & 0xffff, VdpdkDesc.len) … Sync.store<u32>(first + VdpdkDesc.len",
+    "store<u16>(d, 0, VdpdkDesc.flags + 96) … store<u16>(d, 0, VdpdkDesc.flags) … Sync.store<u32>(first + VdpdkDesc.len",
   ],
   [
     "assembly/vdpdk/rx.ts",
     "static handOver(",
-    "store<u64>(d, <u64>(word & 0xffff), VdpdkDesc.len) … Sync.store<u32>(first + VdpdkDesc.len",
+    "store<u64>(d, <u64>b, VdpdkDesc.SIZE + VdpdkDesc.len) … store<u64>(d, <u64>(word & 0xffff), VdpdkDesc.len) … Sync.store<u32>(first + VdpdkDesc.len",
   ],
   ["assembly/vdpdk/tx.ts", "static complete(", "VdpdkQueues.giveBack(q, done, n)) VdpdkQueues.tell(q)"],
   [

@@ -297,4 +297,32 @@ describe("the feature table", () => {
     const told = { emulated: 0, offloaded: 0, offered: true, native: true };
     expect(await run({ offloads: ["udpChecksum"] }, false)).toEqual(told);
   });
+
+  /** The same of flow rules, whose price is a copy and a look of the host's at each frame. */
+  const runFlow = async (card: NicOptions, asked: boolean) => {
+    const r = await rig(card, {});
+    const { ethdev } = r.guest;
+    if (asked) ethdev?.flowCreate("ingress pattern eth / ipv4 / udp dst is 2000 / end actions drop / end");
+    r.raw.post(8);
+    r.host.drain();
+    const kinds = [KINDS[0], KINDS[2]].map((kind) => kind?.[1] as L4);
+    r.nic.receive(kinds.map((kind) => l4Frame(r.guest.mac, WIRE, kind)));
+    r.host.drain();
+    let received = 0;
+    while (r.raw.receive()) received++;
+    const { most, native } = ethdev?.info().flows ?? {};
+    const copies = r.host.stats().ports.find(({ name }) => name === r.guest.name)?.copies;
+    return { received, copies, offered: most !== 0, native };
+  };
+
+  test("flow rules, card and guest: the card drops the frame", async () => {
+    expect(await runFlow({}, true)).toEqual({ received: 1, copies: 0, offered: true, native: true });
+  });
+  test("flow rules, the guest alone: the driver drops it, and copies what it has let pass", async () => {
+    const emulated = { received: 1, copies: 1, offered: true, native: false };
+    expect(await runFlow({ flowOffload: false }, true)).toEqual(emulated);
+  });
+  test("flow rules, the card alone: the guest is told of them", async () => {
+    expect(await runFlow({}, false)).toEqual({ received: 2, copies: 0, offered: true, native: true });
+  });
 });

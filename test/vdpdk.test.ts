@@ -266,15 +266,15 @@ describe("ethdev calls", () => {
       rxQueues: 1,
       txQueues: 1,
       ring: { least: 8, most: 1024 },
-      rxOffloads: ["ipv4Checksum", "udpChecksum", "tcpChecksum", "vlan", "rss", "multiSegment"],
+      rxOffloads: ["ipv4Checksum", "udpChecksum", "tcpChecksum", "vlan", "rss", "multiSegment", "mark"],
       txOffloads: ["ipv4Checksum", "udpChecksum", "tcpChecksum", "tso", "vlan", "multiSegment"],
       native: {
-        rx: ["ipv4Checksum", "vlan", "rss", "multiSegment"],
+        rx: ["ipv4Checksum", "vlan", "rss", "multiSegment", "mark"],
         tx: ["ipv4Checksum", "vlan", "multiSegment"],
       },
       rssTable: 128,
       segments: 64,
-      flows: false,
+      flows: { most: 64, native: true },
     });
     expect(r.guest.ethdev?.mac).toBe(r.guest.mac);
   });
@@ -302,6 +302,9 @@ describe("ethdev calls", () => {
     expect(call(VdpdkCall.RX_SETUP, { ring: 0n, size: 8 })).toBe(VdpdkStatus.BUSY);
     expect(call(VdpdkCall.RX_STOP, { queue: 1 })).toBe(VdpdkStatus.INVALID);
     expect(call(VdpdkCall.FLOW_CREATE)).toBe(VdpdkStatus.NOT_SUPPORTED);
+    expect(call(VdpdkCall.FLOW_DESTROY)).toBe(VdpdkStatus.NO_ENTRY);
+    expect(call(VdpdkCall.FLOW_QUERY)).toBe(VdpdkStatus.NO_ENTRY);
+    expect(call(VdpdkCall.FLOW_FLUSH)).toBe(VdpdkStatus.OK);
     expect(r.guest.ethdev?.stopQueue("tx")).toBe(true);
     expect(call(VdpdkCall.TX_STOP)).toBe(VdpdkStatus.BUSY);
     const setUp = (args: object) => call(VdpdkCall.TX_SETUP, { ring: 4096n, size: 64, ...args });
@@ -321,7 +324,7 @@ describe("ethdev calls", () => {
     fc.assert(
       fc.property(
         fc.uint8Array({ minLength: 128, maxLength: 128 }),
-        fc.integer({ min: 0, max: 12 }),
+        fc.integer({ min: 0, max: 16 }),
         (page, call) => {
           core.bytes.set(page, r.guest.region);
           core.setU32(r.guest.region + VdpdkControl.queue, page[0] === 0 ? 1 : 0);

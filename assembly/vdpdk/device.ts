@@ -12,6 +12,7 @@ import {
   BURST_DESCRIPTORS,
   FRAME_MAX,
   Kind,
+  MacEntry,
   Nic,
   Offload,
   Packet,
@@ -32,10 +33,13 @@ import {
   VdpdkStats,
   VdpdkStatus,
 } from "../layout";
+import { Macs } from "../mactable";
 import { Mempool } from "../mempool";
 import { Card, Pmd } from "../nic";
 import { Desc } from "../packet";
+import { Parse } from "../parse";
 import { Sync } from "../sync";
+import { VdpdkFlows } from "./flow";
 import { VDPDK_BURST, VdpdkQueues } from "./queue";
 import { VdpdkRx } from "./rx";
 import { VdpdkTx } from "./tx";
@@ -45,7 +49,8 @@ const OVERHEAD: u32 = 22;
 /** Fewest descriptors of a ring. */
 const RING_MIN: u32 = 8;
 /** Offloads of each direction, and those that the host does where the card can't. */
-const RX_OFFLOADS: u32 = Offload.CHECKSUMS | Offload.VLAN | Offload.RSS | Offload.MULTI_SEGMENT;
+const RX_OFFLOADS: u32 =
+  Offload.CHECKSUMS | Offload.VLAN | Offload.RSS | Offload.MULTI_SEGMENT | Offload.MARK;
 const TX_OFFLOADS: u32 = Offload.CHECKSUMS | Offload.VLAN | Offload.TSO | Offload.MULTI_SEGMENT;
 const EMULATED: u32 = Offload.CHECKSUMS | Offload.VLAN | Offload.TSO;
 
@@ -80,7 +85,10 @@ export class VdpdkDevices {
       return VdpdkStatus.OK;
     }
     if (call == VdpdkCall.STATS) return VdpdkDevices.stats(dev, results);
-    if (call == VdpdkCall.FLOW_CREATE || call == VdpdkCall.FLOW_DESTROY) return VdpdkStatus.NOT_SUPPORTED;
+    if (call == VdpdkCall.FLOW_CREATE || call == VdpdkCall.FLOW_DESTROY)
+      return VdpdkFlows.call(dev, control, call);
+    if (call >= <u32>VdpdkCall.FLOW_VALIDATE && call <= <u32>VdpdkCall.FLOW_QUERY)
+      return VdpdkFlows.call(dev, control, call);
     if (call < <u32>VdpdkCall.RX_SETUP || call > <u32>VdpdkCall.TX_STOP) return VdpdkStatus.UNKNOWN_CALL;
     if (load<u32>(control, VdpdkControl.queue)) return VdpdkStatus.INVALID;
     const receives = call < <u32>VdpdkCall.TX_SETUP;
@@ -90,16 +98,22 @@ export class VdpdkDevices {
     return call == VdpdkCall.RX_STOP ? VdpdkDevices.stopRx(q) : VdpdkDevices.stopTx(q);
   }
 
-  /** Offloads that the card of queue `q` does by itself. Without a queue of its own the host does what is done. */
-  @inline static native(q: usize): u32 {
-    if (!load<u32>(q, VdpdkQueue.card)) return Offload.MULTI_SEGMENT;
-    return load<u32>(load<u32>(load<u32>(q, VdpdkQueue.device), VdpdkDevice.nic), Nic.offloads);
+  /**
+   * Offloads that the card of queue `q` does by itself. Without a queue of its own the host does what is done, but for
+   * marks, which stay with the frame.
+   */
+  static native(q: usize): u32 {
+    const dev: usize = load<u32>(q, VdpdkQueue.device);
+    const marks: u32 = VdpdkFlows.inCard(dev) ? Offload.MARK : 0;
+    if (!load<u32>(q, VdpdkQueue.card)) return Offload.MULTI_SEGMENT | marks;
+    return load<u32>(load<u32>(dev, VdpdkDevice.nic), Nic.offloads) | marks;
   }
 
   /** What can be asked for: what the card does, and what the host does in its place. A switch's frames go as they are. */
   static offered(q: usize): u32 {
     const receives = VdpdkDevices.receives(q);
-    const emulated = receives || load<u32>(q, VdpdkQueue.card) ? EMULATED : 0;
+    const marks: u32 = VdpdkFlows.table(load<u32>(q, VdpdkQueue.device)) ? Offload.MARK : 0;
+    const emulated = receives || load<u32>(q, VdpdkQueue.card) ? EMULATED | marks : 0;
     return (VdpdkDevices.native(q) | emulated) & (receives ? RX_OFFLOADS : TX_OFFLOADS);
   }
 
@@ -117,7 +131,8 @@ export class VdpdkDevices {
     store<u32>(to, VdpdkDevices.native(tx) & TX_OFFLOADS, VdpdkInfo.txNative);
     store<u32>(to, VdpdkDevices.native(rx) & Offload.RSS ? RSS_TABLE_SIZE : 0, VdpdkInfo.rssTable);
     store<u32>(to, VDPDK_SEGMENTS, VdpdkInfo.segments);
-    store<u32>(to, 0, VdpdkInfo.flows);
+    store<u32>(to, VdpdkFlows.table(dev) ? load<u32>(dev, VdpdkDevice.flows) : 0, VdpdkInfo.flows);
+    store<u32>(to, u32(VdpdkFlows.inCard(dev)), VdpdkInfo.flowsNative);
     return VdpdkStatus.OK;
   }
 
@@ -263,6 +278,7 @@ export class VdpdkDevices {
     const tx: usize = load<u32>(dev, VdpdkDevice.tx);
     const card: usize = load<u32>(rx, VdpdkQueue.card);
     if (card) VdpdkDevices.resetCard(card, rx);
+    VdpdkFlows.reset(dev);
     VdpdkDevices.forget(rx);
     store<u32>(rx, 0, VdpdkQueue.freed);
     VdpdkDevices.forget(tx);
@@ -288,8 +304,16 @@ export class Vmux {
    */
   static poll(v: usize): u32 {
     const q: usize = load<u32>(v, Vdpdk.shared);
+    const frames = Pmd.received(q) || Pmd.hasBrought(q) ? Vmux.receive(v, q) : 0;
+    if (!frames) Vmux.complete(v);
+    if (Pmd.wantsRefill(q)) Pmd.refill(q, load<u32>(v, Vdpdk.lcore), load<u32>(q, RxQueue.mask) + 1);
+    return frames;
+  }
+
+  /** A burst of the shared queue. Returns its frames, those too that rules took away. */
+  static receive(v: usize, q: usize): u32 {
     const list = v + Vdpdk.burst;
-    const n = Pmd.rxBurst(q, list, VDPDK_BURST, BURST_DESCRIPTORS);
+    const n = Pmd.rxSteered(q, load<u32>(v, Vdpdk.lcore), list, VDPDK_BURST, BURST_DESCRIPTORS);
     let frames: u32 = 0;
     for (let i: u32 = 0; i < n; frames++) {
       const p = list + i * Packet.SIZE;
@@ -298,16 +322,15 @@ export class Vmux {
       i += segments;
     }
     if (n) Vmux.sort(v, list, n);
-    else Vmux.complete(v);
     Count.add(v + Vdpdk.packets, frames);
-    if (Pmd.wantsRefill(q)) Pmd.refill(q, load<u32>(v, Vdpdk.lcore), load<u32>(q, RxQueue.mask) + 1);
-    return frames;
+    return frames + Pmd.takenAway(q);
   }
 
   /** What the card has sent goes back to its guests also where their own pollers sleep. */
   static complete(v: usize): void {
     const card: usize = load<u32>(load<u32>(v, Vdpdk.nic), Nic.tx);
     const clean = load<u32>(card, TxQueue.clean);
+    if (clean == load<u32>(card, TxQueue.next)) return;
     Pmd.txCleanAll(card, load<u32>(v, Vdpdk.lcore));
     if (load<u32>(card, TxQueue.clean) == clean) return;
     const devices = load<u32>(v, Vdpdk.devices);
@@ -320,7 +343,7 @@ export class Vmux {
     let headers = v + Vdpdk.headers;
     for (let i: u32 = 0; i < n; ) {
       const p = list + i * Packet.SIZE;
-      const mark = load<u16>(p, Packet.mark);
+      const mark = <u32>load<u16>(p, Packet.mark);
       const group = load<u8>(headers) & 1;
       let run: u32 = 0;
       let frames: u32 = 0;
@@ -329,14 +352,24 @@ export class Vmux {
         if (load<u16>(next, Packet.mark) != mark || (load<u8>(headers + frames * 16) & 1) != group) break;
         run += Desc.segments(next, n - i - run);
         frames++;
+        // A flow rule's mark, or none, doesn't say whose the next one is.
+        if (mark - 1 >= devices) break;
       }
-      if (mark && mark <= devices) Vmux.deliver(v, mark - 1, p, run, headers);
+      const whose = mark - 1 < devices || group ? mark : Vmux.named(v, headers);
+      if (whose - 1 < devices) Vmux.deliver(v, whose - 1, p, run, headers);
       else if (group) for (let k: u32 = 0; k < devices; k++) Vmux.deliver(v, k, p, run, headers);
       else Count.add(v + Vdpdk.unwanted, frames);
       i += run;
       headers += frames * 16;
     }
     Mempool.give(load<u32>(v, Vdpdk.pool), load<u32>(v, Vdpdk.lcore), list, n);
+  }
+
+  /** The mark that the card's filter has for a frame whose header stands at `header`; 0 where it has none. */
+  static named(v: usize, header: usize): u32 {
+    const filters: usize = load<u32>(load<u32>(v, Vdpdk.nic), Nic.filters);
+    const filter = Macs.find(filters, Macs.key(Parse.mac(header), 0));
+    return filter ? load<u32>(filter, MacEntry.value) >> 16 : 0;
   }
 
   /** To device `i`, unless the card does that. */

@@ -4,7 +4,8 @@
  *
  * A received frame is taken only where there is a free buffer to take its place, in the same descriptor: so the device
  * never runs out of buffers because the guest is slow to post. Sent buffers are taken back lazily, when half of the ring
- * is full or free buffers run short.
+ * is full or free buffers run short. `shadow` has each descriptor's buffer as the guest knows it, as "sw_ring" of DPDK's
+ * drivers does: of what stands in shared memory only lengths, flags and what is known of a frame are looked at.
  */
 import { Count } from "../count";
 import { Doorbell } from "../doorbell";
@@ -22,6 +23,10 @@ const SCARCE: u32 = 64;
 export class VdpdkRing {
   @inline static descriptor(drv: usize, i: u32): usize {
     return load<u32>(drv, VdpdkDriver.ring) + (i & load<u32>(drv, VdpdkDriver.mask)) * VdpdkDesc.SIZE;
+  }
+
+  @inline static shadow(drv: usize, i: u32): usize {
+    return load<u32>(drv, VdpdkDriver.shadow) + (i & load<u32>(drv, VdpdkDriver.mask)) * Packet.SIZE;
   }
 
   /** The burst's first descriptor, written but for AVAIL, waits until the others stand. */
@@ -73,41 +78,49 @@ export class VdpdkPmd {
   static sent(drv: usize, g: usize, to: usize, max: u32): u32 {
     const mask = load<u32>(drv, VdpdkDriver.mask);
     const done = load<u32>(drv, VdpdkDriver.done);
-    const left = load<u32>(drv, VdpdkDriver.next) - done;
+    let left = load<u32>(drv, VdpdkDriver.next) - done;
     if (left <= mask / 2 && load<u32>(g, Guest.freeCount) >= SCARCE) return 0;
-    const buffers = load<u32>(g, Guest.bufferCount);
-    let n = min(left, max);
-    // The first of what isn't shown yet doesn't say that it is the device's.
-    const held = load<u32>(drv, VdpdkDriver.first);
-    if (held) n = min(n, ((held - load<u32>(drv, VdpdkDriver.ring)) / VdpdkDesc.SIZE - done) & mask);
-    const begin = to;
-    while (n) {
-      const slot = (done + <u32>(to - begin) / Packet.SIZE) & mask;
-      const straight = min(n, mask + 1 - slot);
-      let d: usize = load<u32>(drv, VdpdkDriver.ring) + slot * VdpdkDesc.SIZE;
-      const stop = to + straight * Packet.SIZE;
-      for (; to != stop; to += Packet.SIZE, d += VdpdkDesc.SIZE) {
-        if (Sync.load<u32>(d + VdpdkDesc.len) & AVAIL) break;
-        const index = load<u64>(d, VdpdkDesc.cookie);
-        if (index >= buffers) break;
-        store<u16>(to, <u16>index, Packet.index);
-      }
-      if (to != stop) break;
-      n -= straight;
+    // What isn't shown yet says the same as what was sent.
+    const held: usize = load<u32>(drv, VdpdkDriver.first);
+    if (held) left = (<u32>(held - load<u32>(drv, VdpdkDriver.ring)) / VdpdkDesc.SIZE - done) & mask;
+    const most = min(left, max);
+    let n: u32 = 0;
+    while (n < most) {
+      const slot = (done + n) & mask;
+      const straight = min(most - n, mask + 1 - slot);
+      const some = VdpdkPmd.free(load<u32>(drv, VdpdkDriver.ring) + slot * VdpdkDesc.SIZE, straight);
+      Desc.copy(to + n * Packet.SIZE, load<u32>(drv, VdpdkDriver.shadow) + slot * Packet.SIZE, some);
+      n += some;
+      if (some < straight) break;
     }
-    const some = <u32>(to - begin) / Packet.SIZE;
-    store<u32>(drv, done + some, VdpdkDriver.done);
-    return some;
+    store<u32>(drv, done + n, VdpdkDriver.done);
+    return n;
+  }
+
+  /** Of the `n` descriptors at `first`, how many from the front are the guest's. */
+  @inline static free(first: usize, n: u32): u32 {
+    const end = first + n * VdpdkDesc.SIZE;
+    let d = first;
+    for (const fours = first + (n & ~3) * VdpdkDesc.SIZE; d != fours; d += 4 * VdpdkDesc.SIZE) {
+      const one = Sync.load<u32>(d + VdpdkDesc.len) | Sync.load<u32>(d + VdpdkDesc.SIZE + VdpdkDesc.len);
+      const two =
+        Sync.load<u32>(d + 2 * VdpdkDesc.SIZE + VdpdkDesc.len) |
+        Sync.load<u32>(d + 3 * VdpdkDesc.SIZE + VdpdkDesc.len);
+      if ((one | two) & AVAIL) break;
+    }
+    while (d != end && !(Sync.load<u32>(d + VdpdkDesc.len) & AVAIL)) d += VdpdkDesc.SIZE;
+    return <u32>(d - first) / VdpdkDesc.SIZE;
+  }
+
+  /** What a descriptor says of the empty or whole frame's buffer at the packet descriptor `p`, but for AVAIL. */
+  @inline static words(p: v128, region: v128): v128 {
+    return i32x4.sub(v128.shuffle<i32>(p, i32x4.splat(0), 0, 4, 1, 4), region);
   }
 
   /** Received frames, whole ones; each buffer's place in the ring gets a free one. */
   static received(drv: usize, g: usize, to: usize, max: u32): u32 {
     const mask = load<u32>(drv, VdpdkDriver.mask);
-    const region = load<u32>(g, Guest.region);
-    const size = load<u32>(g, Guest.bufferSize);
-    const buffers = load<u32>(g, Guest.bufferCount);
-    const blank = v128.load(g, Guest.blank);
-    const base = load<u32>(g, Guest.blank);
+    const base = i32x4.replace_lane(i32x4.splat(0), 0, load<u32>(g, Guest.region));
     const room = <u32>load<u16>(g, Guest.blank + Packet.len);
     const pool: usize = load<u32>(g, Guest.free);
     let free = pool + load<u32>(g, Guest.freeCount) * Packet.SIZE;
@@ -117,27 +130,25 @@ export class VdpdkPmd {
     let n = min(max, load<u32>(g, Guest.freeCount));
     // The first of what isn't shown yet waits.
     const held = load<u32>(drv, VdpdkDriver.first);
-    let avail: u32 = held ? AVAIL : 0;
+    const shown = i32x4.replace_lane(i32x4.splat(0), 2, AVAIL);
+    let avail = held ? shown : i32x4.splat(0);
     let at = done;
     while (n && at != next) {
       const slot = at & mask;
       const straight = min(min(n, next - at), mask + 1 - slot);
       let d: usize = load<u32>(drv, VdpdkDriver.ring) + slot * VdpdkDesc.SIZE;
+      const shadow = <usize>load<u32>(drv, VdpdkDriver.shadow) + slot * Packet.SIZE - to;
       const stop = to + straight * Packet.SIZE;
       for (; to != stop; to += Packet.SIZE, d += VdpdkDesc.SIZE) {
         const word = Sync.load<u64>(d + VdpdkDesc.len);
         // One segment, with nothing that the device has to say of it, and not one that comes back empty.
         if (word - 1 > 0xfffe) break;
-        const index = load<u64>(d, VdpdkDesc.cookie);
-        if (index >= buffers) break;
-        const got = min(<u32>word, room);
-        const filled = i32x4.replace_lane(blank, 0, base + <u32>index * size);
-        v128.store(to, i16x8.replace_lane(i16x8.replace_lane(filled, 2, <i16>got), 5, <i16>index));
+        v128.store(to, i16x8.replace_lane(v128.load(to + shadow), 2, <i16>min(<u32>word, room)));
         free -= Packet.SIZE;
-        store<u64>(d, load<u32>(free) - region);
-        store<u64>(d, <u64>load<u16>(free, Packet.index), VdpdkDesc.cookie);
-        store<u64>(d, load<u16>(free, Packet.len) | avail, VdpdkDesc.len);
-        avail = AVAIL;
+        const fresh = v128.load(free);
+        v128.store(to + shadow, fresh);
+        v128.store(d, v128.or(VdpdkPmd.words(fresh, base), avail));
+        avail = shown;
       }
       const some = straight - <u32>(stop - to) / Packet.SIZE;
       at += some;
@@ -145,16 +156,16 @@ export class VdpdkPmd {
       if (to == stop) continue;
       if (!load<u32>(d, VdpdkDesc.len)) {
         // It comes back empty from a queue that was stopped: posted again.
-        store<u32>(d, room | avail, VdpdkDesc.len);
-        avail = AVAIL;
+        store<u32>(d, room | i32x4.extract_lane(avail, 2), VdpdkDesc.len);
+        avail = shown;
         at++;
         continue;
       }
       // A frame of several segments, or one of which more is known.
       const segments = VdpdkPmd.receivedMany(drv, g, at, to, min(n, next - at), free);
       if (!segments) break;
-      store<u32>(d, load<u16>(free - Packet.SIZE, Packet.len) | avail, VdpdkDesc.len);
-      avail = AVAIL;
+      store<u32>(d, room | i32x4.extract_lane(avail, 2), VdpdkDesc.len);
+      avail = shown;
       free -= segments * Packet.SIZE;
       to += segments * Packet.SIZE;
       at += segments;
@@ -176,30 +187,22 @@ export class VdpdkPmd {
    * where it isn't there or isn't whole.
    */
   static receivedMany(drv: usize, g: usize, at: u32, to: usize, most: u32, free: usize): u32 {
-    const buffers = load<u32>(g, Guest.bufferCount);
     let n: u32 = 0;
     for (let more: u32 = 1; more; n++) {
       if (n == most) return 0;
       const d = VdpdkRing.descriptor(drv, at + n);
       const word = Sync.load<u32>(d + VdpdkDesc.len);
       if (word & AVAIL) return 0;
-      if (load<u64>(d, VdpdkDesc.cookie) >= buffers) {
-        Count.add(drv + VdpdkDriver.badCookies, 1);
-        return 0;
-      }
       more = word & NEXT;
     }
-    const size = load<u32>(g, Guest.bufferSize);
-    const blank = v128.load(g, Guest.blank);
-    const base = load<u32>(g, Guest.blank);
     const room = <u32>load<u16>(g, Guest.blank + Packet.len);
     const region = load<u32>(g, Guest.region);
     for (let i: u32 = 0; i < n; i++) {
       const d = VdpdkRing.descriptor(drv, at + i);
       const word = load<u32>(d, VdpdkDesc.len);
-      const index = load<u16>(d, VdpdkDesc.cookie);
+      const shadow = VdpdkRing.shadow(drv, at + i);
       const p = to + i * Packet.SIZE;
-      v128.store(p, i16x8.replace_lane(i32x4.replace_lane(blank, 0, base + index * size), 5, index));
+      v128.store(p, v128.load(shadow));
       store<u16>(p, <u16>min(word & 0xffff, room), Packet.len);
       if (i + 1 < n) store<u16>(p, PacketFlag.MORE, Packet.flags);
       if (!i) {
@@ -212,10 +215,10 @@ export class VdpdkPmd {
         }
       }
       free -= Packet.SIZE;
+      v128.store(shadow, v128.load(free));
       store<u64>(d, load<u32>(free) - region);
-      store<u64>(d, <u64>load<u16>(free, Packet.index), VdpdkDesc.cookie);
       store<u32>(d, 0, VdpdkDesc.offload);
-      if (i) store<u32>(d, load<u16>(free, Packet.len) | AVAIL, VdpdkDesc.len);
+      if (i) store<u32>(d, room | AVAIL, VdpdkDesc.len);
     }
     return n;
   }
@@ -228,35 +231,46 @@ export class VdpdkPmd {
     const mask = load<u32>(drv, VdpdkDriver.mask);
     const next = load<u32>(drv, VdpdkDriver.next);
     const region = load<u32>(load<u32>(drv, VdpdkDriver.guest), Guest.region);
-    const asked = writable ? 0 : (<u64>load<u32>(drv, VdpdkDriver.offloads)) << 32;
+    const base = i32x4.replace_lane(i32x4.splat(0), 0, region);
+    const asked = writable ? 0 : load<u32>(drv, VdpdkDriver.offloads);
+    const shown = i32x4.replace_lane(i32x4.replace_lane(i32x4.splat(0), 2, AVAIL), 3, asked);
     n = Desc.whole(from, n, VdpdkRing.room(drv));
     if (!n) return 0;
-    // The first of what isn't shown yet waits.
-    let avail: u32 = load<u32>(drv, VdpdkDriver.first) ? AVAIL : 0;
-    const held = avail;
-    const ring: usize = load<u32>(drv, VdpdkDriver.ring);
-    let d: usize = ring + (next & mask) * VdpdkDesc.SIZE;
-    const first = d;
-    for (let left = n; left; ) {
-      const straight = min(left, mask + 1 - <u32>(d - ring) / VdpdkDesc.SIZE);
-      for (const stop = d + straight * VdpdkDesc.SIZE; d != stop; d += VdpdkDesc.SIZE, from += Packet.SIZE) {
-        const low = load<u64>(from);
-        const high = load<u64>(from, Packet.owner);
-        const owner = high & 0xffff;
-        // MORE and NEXT mean the same, two bits apart.
-        const word = ((low >> 32) & 0xffff) | avail | ((low >> 30) & NEXT) | asked | (owner << 32);
-        store<u64>(d, <u64>(<u32>low - region));
-        store<u64>(d, (high >> 16) & 0xffff, VdpdkDesc.cookie);
-        if (owner) store<u16>(d, <u16>(high >> 48), VdpdkDesc.tci);
-        store<u64>(d, word, VdpdkDesc.len);
-        avail = AVAIL;
+    for (let at = next; at != next + n; ) {
+      // The first of what isn't shown yet waits; and of the others those that aren't alike go one by one.
+      if (!load<u32>(drv, VdpdkDriver.first) || load<u32>(from, Packet.flags)) {
+        VdpdkPmd.postOne(drv, at++, from, region, asked);
+        from += Packet.SIZE;
+        continue;
       }
-      left -= straight;
-      d = ring;
+      const slot = at & mask;
+      const shadow = <usize>load<u32>(drv, VdpdkDriver.shadow) + slot * Packet.SIZE - from;
+      let d: usize = load<u32>(drv, VdpdkDriver.ring) + slot * VdpdkDesc.SIZE;
+      const begin = from;
+      const stop = from + min(next + n - at, mask + 1 - slot) * Packet.SIZE;
+      for (; from != stop; from += Packet.SIZE, d += VdpdkDesc.SIZE) {
+        if (load<u32>(from, Packet.flags)) break;
+        const p = v128.load(from);
+        v128.store(from + shadow, p);
+        v128.store(d, v128.or(VdpdkPmd.words(p, base), shown));
+      }
+      at += <u32>(from - begin) / Packet.SIZE;
     }
-    if (!held) VdpdkRing.hold(drv, first);
     store<u32>(drv, next + n, VdpdkDriver.next);
     return n;
+  }
+
+  /** Any one segment, to descriptor `at`: with a tag that is put on (`owner`, `mark`), or continued in the next one. */
+  static postOne(drv: usize, at: u32, from: usize, region: u32, asked: u32): void {
+    const d = VdpdkRing.descriptor(drv, at);
+    v128.store(VdpdkRing.shadow(drv, at), v128.load(from));
+    store<u64>(d, load<u32>(from) - region);
+    store<u32>(d, asked | load<u16>(from, Packet.owner), VdpdkDesc.offload);
+    store<u16>(d, load<u16>(from, Packet.mark), VdpdkDesc.tci);
+    const next = load<u16>(from, Packet.flags) & PacketFlag.MORE ? NEXT : 0;
+    const avail = load<u32>(drv, VdpdkDriver.first) ? AVAIL : 0;
+    store<u32>(d, load<u16>(from, Packet.len) | next | avail, VdpdkDesc.len);
+    if (!avail) VdpdkRing.hold(drv, d);
   }
 
   publish(drv: usize): bool {

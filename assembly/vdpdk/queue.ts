@@ -63,11 +63,20 @@ export class VdpdkQueues {
       const slot = (from + i) & mask;
       let d = ring + slot * VdpdkDesc.SIZE;
       const begin = d;
-      for (const end = d + min(n - i, mask + 1 - slot) * VdpdkDesc.SIZE; d != end; d += VdpdkDesc.SIZE) {
-        const word = load<u32>(d, VdpdkDesc.len);
-        held = word & AVAIL;
+      const straight = min(n - i, mask + 1 - slot);
+      for (const fours = d + (straight & ~3) * VdpdkDesc.SIZE; d != fours; d += 4 * VdpdkDesc.SIZE) {
+        const one = load<u16>(d, VdpdkDesc.flags) & load<u16>(d, VdpdkDesc.flags + 32);
+        const two = load<u16>(d, VdpdkDesc.flags + 64) & load<u16>(d, VdpdkDesc.flags + 96);
+        if (!(one & two & VdpdkFlag.AVAIL)) break;
+        store<u16>(d, 0, VdpdkDesc.flags);
+        store<u16>(d, 0, VdpdkDesc.flags + 32);
+        store<u16>(d, 0, VdpdkDesc.flags + 64);
+        store<u16>(d, 0, VdpdkDesc.flags + 96);
+      }
+      for (const end = begin + straight * VdpdkDesc.SIZE; d != end; d += VdpdkDesc.SIZE) {
+        held = <u32>load<u16>(d, VdpdkDesc.flags) & VdpdkFlag.AVAIL;
         if (!held) break;
-        store<u32>(d, word & 0xffff, VdpdkDesc.len);
+        store<u16>(d, 0, VdpdkDesc.flags);
       }
       i += <u32>(d - begin) / VdpdkDesc.SIZE;
     }

@@ -8,6 +8,7 @@ import {
   Offload,
   Packet,
   PacketFlag,
+  RTE_FLOW_MARK,
   RxQueue,
   VDPDK_BUFFER_MIN,
   VDPDK_SEGMENTS,
@@ -26,6 +27,10 @@ import { HELD, VDPDK_BURST, VdpdkQueues } from "./queue";
 
 /** One segment, received whole. */
 const DONE: u32 = PacketFlag.DONE;
+const DONES: u32 = DONE << 16;
+/** `len` and flags of a buffer to receive into, less the length. */
+const AVAIL: u32 = (<u32>VdpdkFlag.AVAIL) << 16;
+const RANGE: u64 = 0xffff - VDPDK_BUFFER_MIN;
 
 export class VdpdkRx {
   /** One turn of a queue of the card's that is the guest's own. Returns the frames received. */
@@ -33,7 +38,7 @@ export class VdpdkRx {
     const card: usize = load<u32>(q, VdpdkQueue.card);
     if (!card || !VdpdkQueues.runs(q)) return 0;
     let frames: u32 = 0;
-    while (frames < VDPDK_BURST && VdpdkQueues.runs(q)) {
+    while (frames < VDPDK_BURST && Pmd.received(card) && VdpdkQueues.runs(q)) {
       let some = VdpdkRx.handOver(card, q, VDPDK_BURST - frames);
       if (!some) some = VdpdkRx.handOverOne(v, card, q);
       if (!some) break;
@@ -77,7 +82,23 @@ export class VdpdkRx {
     const straight = min(min(mask + 1 - slot, cardMask + 1 - (next & cardMask)), min(Pmd.posted(card), max));
     const end = d + straight * VdpdkDesc.SIZE;
     let bytes = firstWord & 0xffff;
-    for (p += Packet.SIZE, d += VdpdkDesc.SIZE; d != end; p += Packet.SIZE, d += VdpdkDesc.SIZE) {
+    p += Packet.SIZE;
+    d += VdpdkDesc.SIZE;
+    // Two at a time; what is unusual of either goes alone.
+    for (const pairs = d + ((straight - 1) & ~1) * VdpdkDesc.SIZE; d != pairs; ) {
+      const a = Sync.load<u32>(p + Packet.len) ^ DONES;
+      if (a >> 16) break;
+      if (load<u16>(d, VdpdkDesc.flags) != HELD) break;
+      const b = Sync.load<u32>(p + Packet.SIZE + Packet.len) ^ DONES;
+      if (b >> 16) break;
+      if (load<u16>(d, VdpdkDesc.SIZE + VdpdkDesc.flags) != HELD) break;
+      store<u64>(d, <u64>a, VdpdkDesc.len);
+      store<u64>(d, <u64>b, VdpdkDesc.SIZE + VdpdkDesc.len);
+      bytes += a + b;
+      p += 2 * Packet.SIZE;
+      d += 2 * VdpdkDesc.SIZE;
+    }
+    for (; d != end; p += Packet.SIZE, d += VdpdkDesc.SIZE) {
       const word = Sync.load<u32>(p + Packet.len);
       if (word >> 16 != DONE) break;
       if (load<u16>(d, VdpdkDesc.flags) != HELD) break;
@@ -113,6 +134,7 @@ export class VdpdkRx {
     let tci = <u32>load<u16>(list, Packet.mark);
     const d = VdpdkQueues.descriptor(q, done);
     if (flags & PacketFlag.RX_HASH) store<u32>(d, load<u32>(list, Packet.owner), VdpdkDesc.hash);
+    if (flags & PacketFlag.RX_MARK) store<u16>(d, load<u16>(list, Packet.room), VdpdkDesc.mss);
     if (load<u32>(q, VdpdkQueue.emulates)) {
       const found = VdpdkRx.emulate(q, list, n);
       known |= found & 0xffff;
@@ -163,7 +185,7 @@ export class VdpdkRx {
     const cardMask = load<u32>(card, RxQueue.mask);
     const base = load<u32>(q, VdpdkQueue.base);
     const limit = <u64>load<u32>(q, VdpdkQueue.limit);
-    const id = load<u32>(q, VdpdkQueue.id);
+    const id = <u64>load<u32>(q, VdpdkQueue.id);
     let posted = load<u32>(card, RxQueue.posted);
     let next = load<u32>(q, VdpdkQueue.next);
     let n = min(Pmd.rxRoom(card), VdpdkQueues.window(q));
@@ -173,14 +195,33 @@ export class VdpdkRx {
       let p: usize = load<u32>(card, RxQueue.ring) + (posted & cardMask) * Packet.SIZE;
       const begin = p;
       const end = p + straight * Packet.SIZE;
+      // Two at a time; what is unusual of either ends it.
+      for (const pairs = p + (straight & ~1) * Packet.SIZE; p != pairs; ) {
+        // With other flags it is no length.
+        const a = <u64>(Sync.load<u32>(d + VdpdkDesc.len) ^ AVAIL);
+        if (a - VDPDK_BUFFER_MIN > RANGE) break;
+        const to = load<u64>(d);
+        if (to > limit - a) break;
+        const b = <u64>(Sync.load<u32>(d + VdpdkDesc.SIZE + VdpdkDesc.len) ^ AVAIL);
+        if (b - VDPDK_BUFFER_MIN > RANGE) break;
+        const next = load<u64>(d, VdpdkDesc.SIZE);
+        if (next > limit - b) break;
+        store<u64>(p, (to + base) | (a << 32));
+        store<u64>(p, id | (a << 32), Packet.owner);
+        store<u64>(p, (next + base) | (b << 32), Packet.SIZE);
+        store<u64>(p, id | (b << 32), Packet.SIZE + Packet.owner);
+        store<u16>(d, <u16>HELD, VdpdkDesc.flags);
+        store<u16>(d, <u16>HELD, VdpdkDesc.SIZE + VdpdkDesc.flags);
+        p += 2 * Packet.SIZE;
+        d += 2 * VdpdkDesc.SIZE;
+      }
       for (; p != end; p += Packet.SIZE, d += VdpdkDesc.SIZE) {
-        const word = Sync.load<u32>(d + VdpdkDesc.len);
-        if (word >> 16 != VdpdkFlag.AVAIL) break;
-        const len = word & 0xffff;
-        if (len < <u32>VDPDK_BUFFER_MIN) break;
+        const len = <u64>(Sync.load<u32>(d + VdpdkDesc.len) ^ AVAIL);
+        if (len - VDPDK_BUFFER_MIN > RANGE) break;
         const addr = load<u64>(d);
         if (addr > limit - len) break;
-        v128.store(p, Desc.make(<u32>addr + base, len, 0, id, 0, len, 0));
+        store<u64>(p, (addr + base) | (len << 32));
+        store<u64>(p, id | (len << 32), Packet.owner);
         store<u16>(d, <u16>HELD, VdpdkDesc.flags);
       }
       const some = <u32>(p - begin) / Packet.SIZE;
@@ -211,63 +252,117 @@ export class VdpdkRx {
   }
 
   /**
-   * Copies `frames` frames (`n` descriptors at `from`) into the guest's buffers, each into as many as it takes; `headers`:
-   * the first 16 bytes of each; `spare`: room for VDPDK_SEGMENTS descriptors. Those that find no room are dropped, counted.
+   * Copies the frames in `n` descriptors at `from` into the guest's buffers, each into as many as it takes; `headers`: the
+   * first 16 bytes of each; `spare`: room for BURST_DESCRIPTORS. Those that find no room are dropped, counted.
    */
   static copy(q: usize, from: usize, n: u32, headers: usize, spare: usize): void {
     const all = from + n * Packet.SIZE;
-    if (!VdpdkQueues.runs(q)) {
-      Count.add(q + VdpdkQueue.droppedDown, Desc.frames(from, n));
-      return;
-    }
-    let first: usize = 0;
-    let firstWord: u32 = 0;
-    let copies: u32 = 0;
-    let total: u32 = 0;
-    for (; from != all; headers += 16) {
-      const segments = Desc.segments(from, <u32>(all - from) / Packet.SIZE);
-      const bytes = Desc.bytes(from, segments);
-      const next = load<u32>(q, VdpdkQueue.next);
-      const k = VdpdkQueues.runs(q) ? VdpdkRx.buffers(q, spare, bytes, first) : 0;
-      if (k) {
-        Copy.scatter(spare, 0, from, bytes, v128.load(headers));
-        VdpdkRx.lengths(spare, k, bytes);
-        const d = VdpdkQueues.descriptor(q, next);
-        let known: u32 = 0;
-        if (load<u32>(q, VdpdkQueue.emulates)) {
-          const found = VdpdkRx.emulate(q, spare, k);
-          known = found & 0xffff;
-          store<u16>(d, <u16>(found >> 16), VdpdkDesc.tci);
-        }
-        for (let i: u32 = 0; i < k; i++) {
-          const p = VdpdkQueues.descriptor(q, next + i);
-          const more: u32 = i + 1 < k ? (<u32>VdpdkFlag.NEXT) << 16 : 0;
-          const word = <u32>load<u16>(spare + i * Packet.SIZE, Packet.len) | more;
-          store<u32>(p, i ? 0 : known, VdpdkDesc.offload);
-          if (first) store<u32>(p, word, VdpdkDesc.len);
-          else {
-            first = p;
-            firstWord = word;
-          }
-        }
-        store<u32>(q, next + k, VdpdkQueue.next);
-        store<u32>(q, next + k, VdpdkQueue.done);
-        copies++;
-        total += bytes;
-      } else Count.add(q + (VdpdkQueues.runs(q) ? VdpdkQueue.droppedFull : VdpdkQueue.droppedDown), 1);
+    let copied: u32 = 0;
+    while (from != all) {
+      const left = <u32>(all - from) / Packet.SIZE;
+      if (!VdpdkQueues.runs(q)) {
+        Count.add(q + VdpdkQueue.droppedDown, Desc.frames(from, left));
+        break;
+      }
+      let segments = VdpdkRx.copyBurst(q, from, left, headers, spare);
+      let frames = segments;
+      if (!segments) {
+        segments = Desc.segments(from, left);
+        frames = 1;
+        if (VdpdkRx.copyOne(q, from, segments, v128.load(headers), spare)) copied++;
+        else Count.add(q + (VdpdkQueues.runs(q) ? VdpdkQueue.droppedFull : VdpdkQueue.droppedDown), 1);
+      } else copied += frames;
       from += segments * Packet.SIZE;
+      headers += frames * 16;
     }
-    if (!first) return;
-    // Also where a later one has ended the queue: these are whole.
-    Sync.store<u32>(first + VdpdkDesc.len, firstWord);
-    VdpdkQueues.tell(q);
-    VdpdkRx.count(q, copies, total);
-    Count.add(q + VdpdkQueue.copies, copies);
-    Count.add(q + VdpdkQueue.copiedBytes, total);
+    if (copied) VdpdkQueues.tell(q);
+  }
+
+  /** Up to `most` frames that each fill no more than one buffer, of which nothing more is to be told. Returns how many. */
+  static copyBurst(q: usize, from: usize, most: u32, headers: usize, spare: usize): u32 {
+    if (load<u32>(q, VdpdkQueue.offloads)) return 0;
+    const mask = load<u32>(q, VdpdkQueue.mask);
+    const next = load<u32>(q, VdpdkQueue.next);
+    const slot = next & mask;
+    const base = load<u32>(q, VdpdkQueue.base);
+    const limit = <u64>load<u32>(q, VdpdkQueue.limit);
+    let d: usize = load<u32>(q, VdpdkQueue.ring) + slot * VdpdkDesc.SIZE;
+    const first = d;
+    let p = from;
+    const toSpare = spare - from;
+    for (
+      const end = p + min(most, mask + 1 - slot) * Packet.SIZE;
+      p != end;
+      p += Packet.SIZE, d += VdpdkDesc.SIZE
+    ) {
+      const frame = load<u32>(p, Packet.len);
+      if ((frame >> 16) & (PacketFlag.MORE | PacketFlag.REST)) break;
+      const word = Sync.load<u32>(d + VdpdkDesc.len);
+      if (word >> 16 != VdpdkFlag.AVAIL) break;
+      const room = word & 0xffff;
+      if (room < max<u32>(VDPDK_BUFFER_MIN, frame & 0xffff)) break;
+      const addr = load<u64>(d);
+      if (addr > limit - room) break;
+      store<u32>(p + toSpare, <u32>addr + base);
+    }
+    const n = <u32>(p - from) / Packet.SIZE;
+    if (!n) return 0;
+    const bytes = Copy.frames(spare, 0, from, n, headers);
+    for (let i: u32 = 1; i < n; i++) {
+      store<u64>(
+        first + i * VdpdkDesc.SIZE,
+        <u64>load<u16>(from + i * Packet.SIZE, Packet.len),
+        VdpdkDesc.len,
+      );
+    }
+    store<u32>(first, 0, VdpdkDesc.offload);
+    Sync.store<u32>(first + VdpdkDesc.len, load<u16>(from, Packet.len));
+    VdpdkRx.countCopies(q, n, n, bytes);
+    return n;
+  }
+
+  /** One frame of `segments` segments, with what is to be told of it. False where it found no room. */
+  static copyOne(q: usize, from: usize, segments: u32, header: v128, spare: usize): bool {
+    const bytes = Desc.bytes(from, segments);
+    const k = VdpdkRx.buffers(q, spare, bytes);
+    if (!k) return false;
+    Copy.scatter(spare, 0, from, bytes, header);
+    VdpdkRx.lengths(spare, k, bytes);
+    const next = load<u32>(q, VdpdkQueue.next);
+    const d = VdpdkQueues.descriptor(q, next);
+    let known: u32 = 0;
+    if (load<u32>(q, VdpdkQueue.emulates)) {
+      const found = VdpdkRx.emulate(q, spare, k);
+      known = found & 0xffff;
+      store<u16>(d, <u16>(found >> 16), VdpdkDesc.tci);
+    }
+    const mark = <u32>load<u16>(from, Packet.mark);
+    if (load<u32>(q, VdpdkQueue.offloads) & Offload.MARK && mark & RTE_FLOW_MARK) {
+      known |= PacketFlag.RX_MARK;
+      store<u16>(d, <u16>(mark & ~RTE_FLOW_MARK), VdpdkDesc.mss);
+    }
+    for (let i = k; i--; ) {
+      const p = VdpdkQueues.descriptor(q, next + i);
+      const more: u32 = i + 1 < k ? (<u32>VdpdkFlag.NEXT) << 16 : 0;
+      store<u32>(p, i ? 0 : known, VdpdkDesc.offload);
+      Sync.store<u32>(p + VdpdkDesc.len, <u32>load<u16>(spare + i * Packet.SIZE, Packet.len) | more);
+    }
+    VdpdkRx.countCopies(q, k, 1, bytes);
+    return true;
+  }
+
+  /** `frames` frames in the next `n` descriptors are the guest's. */
+  @inline static countCopies(q: usize, n: u32, frames: u32, bytes: u32): void {
+    const next = load<u32>(q, VdpdkQueue.next) + n;
+    store<u32>(q, next, VdpdkQueue.next);
+    store<u32>(q, next, VdpdkQueue.done);
+    VdpdkRx.count(q, frames, bytes);
+    Count.add(q + VdpdkQueue.copies, frames);
+    Count.add(q + VdpdkQueue.copiedBytes, bytes);
   }
 
   /** The guest's next buffers, as many as `bytes` take, to `to`; 0 where it has too few, or the queue was ended for one. */
-  static buffers(q: usize, to: usize, bytes: u32, first: usize): u32 {
+  static buffers(q: usize, to: usize, bytes: u32): u32 {
     const next = load<u32>(q, VdpdkQueue.next);
     const base = load<u32>(q, VdpdkQueue.base);
     const most = min<u32>(load<u32>(q, VdpdkQueue.mask) + 1, VDPDK_SEGMENTS);
@@ -275,8 +370,7 @@ export class VdpdkRx {
     let n: u32 = 0;
     for (; room < bytes; n++) {
       const d = VdpdkQueues.descriptor(q, next + n);
-      // What was filled in this burst still says that it is ours.
-      if (n == most || d == first) return 0;
+      if (n == most) return 0;
       const word = Sync.load<u32>(d + VdpdkDesc.len);
       const len = word & 0xffff;
       const addr = load<u64>(d);

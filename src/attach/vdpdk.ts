@@ -7,15 +7,19 @@ import {
   DriverKind,
   Kind,
   Offload,
+  Packet,
   PortKind,
   Port as PortLayout,
   QUEUE_MAX,
+  type RteFlowRefusal,
+  RteFlowTable,
   RxQueue,
   TAKES_NOTHING,
   VdpdkCall,
   VdpdkControl,
   VdpdkDesc,
   VdpdkDriver,
+  VdpdkFlowResult,
   VdpdkInfo,
   VdpdkQueue,
   VdpdkStats,
@@ -24,6 +28,7 @@ import {
 import type { Core } from "../core/core.ts";
 import { parseMac } from "../mac.ts";
 import { type OffloadName, offloadBits, offloadNames } from "../offloads.ts";
+import { integer } from "../options.ts";
 import type { GuestDevice, GuestMemory } from "./device.ts";
 
 export interface VdpdkOptions {
@@ -34,6 +39,8 @@ export interface VdpdkOptions {
     zeroCopyTx?: boolean;
     /** Offloads that the guest's driver asks for, of those that its device has; default none. */
     offloads?: readonly OffloadName[];
+    /** Flow rules that it may have at a time, up to 128; default its share of 64 among the guests of the card. */
+    flows?: number;
   };
 }
 
@@ -52,7 +59,8 @@ export interface EthdevInfo {
   rssTable: number;
   /** Most buffers of one sent frame. */
   segments: number;
-  flows: boolean;
+  /** Flow rules that it may have at a time, 0 for none, and whether the card follows them; else the host does, on copies. */
+  flows: { most: number; native: boolean };
 }
 
 export interface EthdevStats {
@@ -84,7 +92,10 @@ export interface CallArguments {
   ring?: bigint;
   size?: number;
   offloads?: number;
-  rule?: Uint8Array;
+  /** Number of a flow rule. */
+  rule?: number;
+  /** A flow rule, as in `RteFlow` up to INPUT. */
+  flow?: Uint8Array;
 }
 
 /** How long a call may take on another thread before it counts as unanswered, in milliseconds. */
@@ -106,6 +117,8 @@ export class VdpdkDevice implements GuestDevice {
   readonly txQueue: number;
   readonly zeroCopyRx: boolean;
   readonly zeroCopyTx: boolean;
+  /** Flow rules that it may have, where that was said. */
+  readonly flows: number | undefined;
   readonly #core: Core;
   readonly #offloads: number;
   #requests = 0;
@@ -123,6 +136,9 @@ export class VdpdkDevice implements GuestDevice {
     this.#offloads = offloadBits(vdpdk.offloads ?? []);
     this.zeroCopyRx = vdpdk.zeroCopyRx ?? true;
     this.zeroCopyTx = vdpdk.zeroCopyTx ?? true;
+    if (vdpdk.flows !== undefined) {
+      this.flows = integer("flows", vdpdk.flows, 0, RteFlowTable.MASKS_MAX);
+    }
     const device = core.place(Kind.VDPDK_DEVICE, DeviceLayout.SIZE, name, region.id);
     this.device = device.address;
     const control = region.address;
@@ -149,8 +165,13 @@ export class VdpdkDevice implements GuestDevice {
       [DeviceLayout.tx]: this.txQueue,
     });
     core.setU64(this.device + DeviceLayout.mac, parseMac(mac));
-    this.rx = core.place(Kind.DRIVER, VdpdkDriver.SIZE, name, region.id).address;
-    this.tx = core.place(Kind.DRIVER, VdpdkDriver.SIZE, name, region.id).address;
+    const driver = () => {
+      const { id, address } = core.place(Kind.DRIVER, VdpdkDriver.SIZE, name, region.id);
+      core.setU32(address + VdpdkDriver.shadow, core.place(Kind.BYTES, ring * Packet.SIZE, name, id).address);
+      return address;
+    };
+    this.rx = driver();
+    this.tx = driver();
   }
 
   /** A card serves it: it bypasses a switch. */
@@ -249,7 +270,9 @@ export class VdpdkDevice implements GuestDevice {
       [VdpdkControl.queue]: args.queue ?? 0,
       [VdpdkControl.size]: args.size ?? 0,
       [VdpdkControl.offloads]: args.offloads ?? 0,
+      [VdpdkControl.rule]: args.rule ?? 0,
     });
+    if (args.flow) core.bytes.set(args.flow, control + VdpdkControl.flow);
     core.setU64(control + VdpdkControl.ring, args.ring ?? 0n);
     if (!kick) return core.exports.callVdpdk(this.device);
     const words = new Int32Array(core.memory.buffer);
@@ -285,7 +308,7 @@ export class VdpdkDevice implements GuestDevice {
       native: { rx: offloadNames(at(VdpdkInfo.rxNative)), tx: offloadNames(at(VdpdkInfo.txNative)) },
       rssTable: at(VdpdkInfo.rssTable),
       segments: at(VdpdkInfo.segments),
-      flows: at(VdpdkInfo.flows) === 1,
+      flows: { most: at(VdpdkInfo.flows), native: at(VdpdkInfo.flowsNative) === 1 },
     };
   }
 
@@ -300,6 +323,18 @@ export class VdpdkDevice implements GuestDevice {
       txPackets: at(VdpdkStats.txPackets),
       txBytes: at(VdpdkStats.txBytes),
       emulated: at(VdpdkStats.emulated),
+    };
+  }
+
+  /** What a flow call has left. */
+  get flowResult(): { id: number; refusal: RteFlowRefusal; hits: number; bytes: number } {
+    const count = (field: VdpdkFlowResult) =>
+      this.#core.counter(this.memory.region.address + VdpdkControl.results + field);
+    return {
+      id: this.#result(VdpdkFlowResult.id),
+      refusal: this.#result(VdpdkFlowResult.refusal),
+      hits: count(VdpdkFlowResult.hits),
+      bytes: count(VdpdkFlowResult.bytes),
     };
   }
 

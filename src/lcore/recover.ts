@@ -71,6 +71,7 @@ export function recover(
     if (queue) core.setU32(queue + VdpdkQueue.freed, core.u32(queue + VdpdkQueue.freed) + 1);
   };
   for (const nic of host.nics) {
+    nic.flow.repair();
     holdReceived(core, nic, hold);
     holdSent(core, nic, harmed(nic), hold, sent);
   }

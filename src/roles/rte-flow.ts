@@ -17,6 +17,8 @@ export interface RteFlowEntry extends RteFlowCount {
   priority: number;
   /** `ingress pattern ... / end actions ... / end`. */
   rule: string;
+  /** The guest that made it, by a vDPDK device. */
+  guest?: string;
 }
 
 /** What a refusal expected, behind the word that it is about. */
@@ -55,8 +57,10 @@ export class NicFlow {
   constructor(
     private readonly host: HostMemory,
     private readonly nic: { readonly name: string; readonly address: number },
-    private readonly capacity: number,
-    private readonly offload: boolean,
+    /** Most rules. */
+    readonly capacity: number,
+    /** Whether the card follows them; else its driver does. */
+    readonly offload: boolean,
   ) {}
 
   /**
@@ -125,6 +129,7 @@ export class NicFlow {
         rule: formatInput(core.bytes.slice(at, at + RteFlow.INPUT)),
         hits: core.counter(at + RteFlow.hits),
         bytes: core.counter(at + RteFlow.bytes),
+        ...this.#maker(core.u32(at + RteFlow.maker)),
       }))
       .sort((a, b) => a.id - b.id);
   }
@@ -184,10 +189,23 @@ export class NicFlow {
     });
   }
 
+  /** Set by who lets guests make rules: names of their devices, by directory id. */
+  readonly makers = new Map<number, string>();
+
+  #maker(id: number): { guest?: string } {
+    const guest = this.makers.get(id);
+    return guest === undefined ? {} : { guest };
+  }
+
   #find(id: number): RteFlowEntry {
     const found = this.list().find((rule) => rule.id === id);
     if (!found) throw new RangeError(`flow: rule ${id}, expected one of ${this.nic.name}'s`);
     return found;
+  }
+
+  /** @internal After an lcore has died that may have been changing the table. */
+  repair(): void {
+    if (this.#table) this.host.core.exports.repairFlows(this.#table);
   }
 
   /** @internal Whether the driver has rules to follow. */
@@ -227,8 +245,16 @@ export class NicFlow {
     this.host.core.bytes.set(input, this.#staging);
     const made = ask(table, this.#staging);
     if (made >= 0) return made;
-    const refusal = -made as RteFlowRefusal;
-    const { text, column } = words[refusal] ?? { text: "", column: 1 };
-    throw new RteFlowError(column, text, EXPECTED[refusal] ?? "another rule");
+    throw refused(words, -made as RteFlowRefusal);
   }
+}
+
+/** A rule that was read and refused: at the word that it is about, or where its pattern begins. */
+export function refused(
+  words: ParsedRule["words"],
+  refusal: RteFlowRefusal,
+  expected = EXPECTED[refusal] ?? "another rule",
+): RteFlowError {
+  const { text, column } = words[refusal] ?? words[RteFlowRefusal.EXISTS] ?? { text: "", column: 1 };
+  return new RteFlowError(column, text, expected);
 }

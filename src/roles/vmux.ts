@@ -3,6 +3,7 @@ import {
   VdpdkDevice as DeviceLayout,
   Kind,
   Nic as NicLayout,
+  RteFlowTable,
   RxQueue,
   VdpdkQueue,
   Vdpdk as VmuxLayout,
@@ -16,6 +17,7 @@ import type { Guest } from "./guest.ts";
 import type { Nic } from "./nic.ts";
 
 export interface VmuxOptions {
+  /** Where it doesn't follow flow rules itself (`flowOffload: false`) all that guests receive is copied. */
   nic: Nic;
   /** Attached by "vdpdk". */
   guests: readonly Guest[];
@@ -54,6 +56,7 @@ export class Vmux {
         `mac: ${guest.mac} of ${guest.name} is that of ${twin.name}, expected one of its own`,
       );
     });
+    const flows = flowShares(nic, guests);
     nic.connect(name);
     const { id, address } = core.place(Kind.VDPDK, VmuxLayout.SIZE, name);
     this.address = address;
@@ -64,25 +67,33 @@ export class Vmux {
       [VmuxLayout.pool]: host.pool,
       [VmuxLayout.table]: core.place(Kind.BYTES, 4 * VmuxLayout.DEVICES_MAX, name, id).address,
     });
+    // Guests make rules in the core, which doesn't allocate.
+    if (flows.some((most) => most > 0)) nic.flow.table;
     this.guests.forEach((guest, i) => {
-      this.#bind(guest, i);
+      this.#bind(guest, i, flows[i] as number);
     });
     for (const one of [nic, ...guests]) connected.set(one, this);
   }
 
   /** The guest's queues to queues of the card, and its MAC address to its own one or to the shared one. */
-  #bind(guest: Guest, index: number): void {
+  #bind(guest: Guest, index: number, flows: number): void {
     const { core } = this.host;
     const { nic } = this;
     const device = guest.vdpdk as VdpdkDevice;
     guest.stop();
-    const own = device.zeroCopyRx ? nic.addGuestQueue(guest.ring) : 0;
+    // What the driver has to look at first can't be in the guest's memory already.
+    const own = device.zeroCopyRx && nic.flow.offload ? nic.addGuestQueue(guest.ring) : 0;
     core.setFields(device.rxQueue, { [VdpdkQueue.card]: own, [VdpdkQueue.zeroCopy]: own ? 1 : 0 });
     core.setFields(device.txQueue, {
       [VdpdkQueue.card]: core.u32(nic.address + NicLayout.tx),
       [VdpdkQueue.zeroCopy]: device.zeroCopyTx ? 1 : 0,
     });
-    core.setFields(device.device, { [DeviceLayout.nic]: nic.address, [DeviceLayout.vmux]: this.address });
+    core.setFields(device.device, {
+      [DeviceLayout.nic]: nic.address,
+      [DeviceLayout.vmux]: this.address,
+      [DeviceLayout.flows]: flows,
+    });
+    nic.flow.makers.set(core.u32(device.device + DeviceLayout.id), guest.name);
     core.setU32(core.u32(this.address + VmuxLayout.table) + 4 * index, device.device);
     core.setU32(this.address + VmuxLayout.devices, index + 1);
     this.#start(guest);
@@ -125,4 +136,18 @@ export class Vmux {
       this.#start(guest);
     });
   }
+}
+
+/**
+ * Flow rules that each guest may have. All of them fit, under a mask each: so no guest can take another's place.
+ * @throws RangeError where those that were asked for don't
+ */
+function flowShares(nic: Nic, guests: readonly Guest[]): number[] {
+  const most = Math.min(RteFlowTable.MASKS_MAX, nic.flow.capacity);
+  const share = Math.floor(most / 2 / guests.length);
+  const shares = guests.map((guest) => guest.vdpdk?.flows ?? share);
+  const all = shares.reduce((a, b) => a + b, 0);
+  if (all > most)
+    throw new RangeError(`flows: ${all} for all guests of ${nic.name}, expected ${most} at most`);
+  return shares;
 }

@@ -20,7 +20,6 @@ import {
   Ring,
   RxQueue,
   TxQueue,
-  VdpdkDesc,
   VdpdkDriver,
 } from "../../assembly/layout.ts";
 import type { Guest, Host, NetmapBridge, Nic } from "../../src/index.ts";
@@ -97,16 +96,16 @@ function inNativeRing(host: Host, driver: number): number[] {
   return indices(host, shadow, size - 1, used, avail);
 }
 
-/** By the cookies of the descriptors that the guest has posted and not taken back. */
+/** By the driver's own descriptors of what the guest has posted and not taken back. */
 function inVdpdkRing({ core }: Host, driver: number): number[] {
-  const [ring, mask, done, next] = [
-    VdpdkDriver.ring,
+  const [shadow, mask, done, next] = [
+    VdpdkDriver.shadow,
     VdpdkDriver.mask,
     VdpdkDriver.done,
     VdpdkDriver.next,
   ].map((field) => core.u32(driver + field)) as [number, number, number, number];
   return Array.from({ length: (next - done) >>> 0 }, (_, i) =>
-    Number(core.view.getBigUint64(ring + ((done + i) & mask) * VdpdkDesc.SIZE + VdpdkDesc.cookie, true)),
+    core.u16(shadow + ((done + i) & mask) * Packet.SIZE + Packet.index),
   );
 }
 
