@@ -36,15 +36,6 @@ export class Hash {
     return <u32>(((x ^ (x >> 32)) * 0xd6e8feb86659fd93) >> 32);
   }
 
-  /** Of three parts; the upper bits are the better ones. */
-  @inline static wide(t: usize, a: v128, b: v128, c: v128): u64 {
-    const sum = Hash.three(t, a, b, c);
-    return (
-      <u64>i64x2.extract_lane(sum, 0) * 0x9e3779b97f4a7c15 +
-      <u64>i64x2.extract_lane(sum, 1) * 0xc2b2ae3d27d4eb4f
-    );
-  }
-
   /** Of the key at `key` under the mask at `mask`. */
   static under(t: usize, key: usize, mask: usize, seed: u32): u32 {
     return Hash.of(

@@ -2,6 +2,7 @@
 import {
   BURST_MAX,
   FLOW_ACTIONS,
+  FLOW_COPY,
   FLOW_SAME,
   FlowAction,
   FlowActionKind,
@@ -129,7 +130,7 @@ export class FlowTable {
       [Layout.tables]: place(4 * TABLES),
       [Layout.cache]: place(8 * CACHE),
       [Layout.cacheMask]: CACHE - 1,
-      [Layout.exact]: place(FlowExact.COUNT * FlowExact.SIZE),
+      [Layout.exact]: place(2 * FlowExact.COUNT * FlowExact.SIZE),
       [Layout.megaflows]: place(MEGAFLOWS * Megaflow.SIZE),
       [Layout.megaflowMask]: MEGAFLOWS - 1,
       [Layout.buckets]: place(16 * MEGAFLOWS),
@@ -138,6 +139,7 @@ export class FlowTable {
       [Layout.maskOrder]: place(4 * Layout.MASKS_MAX),
       [Layout.controller]: this.controller,
       [Layout.places]: place(BURST_MAX * FlowPlace.SIZE),
+      [Layout.copies]: place(BURST_MAX * FLOW_COPY),
     });
     FACTORS.forEach((factor, i) => {
       core.setU32(address + Layout.factors + 4 * i, factor);
@@ -369,8 +371,9 @@ export class FlowTable {
     }
     core.bytes.set(union, address + Layout.union);
     const deep = union.some((byte, i) => byte !== 0 && !isInFirstBytes(i));
-    core.setU32(address + Layout.deep, deep ? 1 : 0);
-    core.bytes.set(plainMask(union), address + Layout.plain);
+    const flags = union[FlowMatch.tcpFlags] || union[FlowMatch.tcpFlags + 1];
+    core.setU32(address + Layout.deep, deep ? (flags ? 2 : 1) : 0);
+    core.bytes.set(plainMask(union, deep), address + Layout.plain);
 
     const hits = (mask: RuleMask) => core.u32(mask.address + FlowMask.hits);
     const masks = [...this.#masks.values()].sort(
@@ -408,20 +411,22 @@ const isInFirstBytes = (at: number): boolean =>
   at < FlowMatch.nwTos || at === FlowMatch.vlanInner || at === FlowMatch.vlanInner + 1;
 
 /** `FlowTable.plain`: where what counts stands in a plain frame, and what makes it one. */
-function plainMask(union: Uint8Array): Uint8Array {
-  const mask = new Uint8Array(48);
+function plainMask(union: Uint8Array, deep: boolean): Uint8Array {
+  const mask = new Uint8Array(64);
   const put = (to: number, at: number, bytes: number) => mask.set(union.subarray(at, at + bytes), to);
   put(0, FlowMatch.dlDst, 12);
   mask.set([255, 255], 12); // EtherType
-  mask[16] = 255; // version and header length
-  put(17, FlowMatch.nwTos, 1);
-  mask.set([0x3f, 255], 22); // fragment
-  put(24, FlowMatch.nwTtl, 1);
-  mask[25] = 255; // protocol
-  put(28, FlowMatch.nwSrc, 4);
-  put(32, FlowMatch.nwDst, 4);
-  put(36, FlowMatch.tpSrc, 4);
-  put(46, FlowMatch.tcpFlags, 2);
+  if (!deep) return mask;
+  mask[14] = 255; // version and header length
+  put(15, FlowMatch.nwTos, 1);
+  mask.set([0x3f, 255], 20); // fragment
+  put(22, FlowMatch.nwTtl, 1);
+  mask[23] = 255; // protocol
+  put(26, FlowMatch.nwSrc, 4);
+  put(30, FlowMatch.nwDst, 4);
+  put(34, FlowMatch.tpSrc, 4);
+  mask.copyWithin(48, 32, 48);
+  put(48 + 46 - 32, FlowMatch.tcpFlags, 2);
   return mask;
 }
 
