@@ -1995,7 +1995,24 @@ export enum FlowMask {
   hits = 72,
   /** Number of the table that its rules are in. */
   table = 76,
+  /** Bits by number of the FlowSieves that a key must get through to be under it. */
+  sieves = 80,
   SIZE = 128,
+}
+
+/**
+ * Which values the rules of some masks have in one word of their keys: a bit of `bits` for each value's hash. A key whose
+ * value nobody has needn't be looked for under these masks.
+ */
+export enum FlowSieve {
+  /** Where in FlowMatch the word is, and its bits that count. */
+  at = 0,
+  mask = 4,
+  bits = 8,
+  SIZE = 16,
+  /** Sieves of a table; bits of one. */
+  COUNT = 16,
+  BITS = 65536,
 }
 
 /**
@@ -2109,8 +2126,13 @@ export enum FlowTable {
   MASKS_MAX = 64,
   /** Ring of frames for the controller. */
   controller = 76,
-  /** FlowExact entries by the hash of what they hold. */
+  /** FlowExact entries by the hash of what they hold, whose bits count; how often one had to give its place since there are so many. */
   exact = 120,
+  exactMask = 124,
+  exactLost = 2640, // factors + 64
+  /** FlowSieves, and one more than the number of the last one. */
+  sieves = 2644,
+  sieveCount = 2648,
   /** A place for each frame of a burst, where it is changed; a guest can't change it there. */
   places = 80,
   /** FLOW_COPY bytes for each frame of a burst: short frames of guests, where these can't change them. */
@@ -2139,7 +2161,7 @@ export enum FlowTable {
   stamp = 2560, // plain + 64
   /** u32 factors of a key's words in hashes. */
   factors = 2576, // stamp + 16
-  SIZE = 2640,
+  SIZE = 2656,
 }
 
 /**
@@ -2159,8 +2181,12 @@ export enum FlowExact {
   /** Of IP's total length, for the headers to be whole. */
   least = 60,
   SIZE = 64,
-  /** Pairs of entries for the same hash; the second ones lie behind all first ones. */
+  /**
+   * Pairs of entries for the same hash, the most and at first: few flows are to have few pages. The second ones lie behind all
+   * first ones.
+   */
   COUNT = 2048,
+  FEWEST = 512,
   SECOND = 131072, // COUNT * SIZE
 }
 

@@ -528,7 +528,10 @@ export class Switching {
         if (back || to >= load<u32>(sw, Switch.ports))
           to = Learning.drop(port, back ? Drop.HAIRPIN : Drop.DOWN);
       } else {
-        to = Learning.lookup(sw, port, header, f);
+        // What is left of it may end in its tag.
+        to = Learning.isRunt(sw, header, load<u16>(work, Packet.len))
+          ? Learning.drop(port, Drop.RUNT)
+          : Learning.lookup(sw, port, header, f);
         if (load<u32>(sw, Switch.vlanAware)) vlan = load<u16>(sw + Switch.vid + f * 2);
       }
       if (to != Destination.DROP) Switching.sendTo(sw, port, to, vlan, work, 1, header);

@@ -17,6 +17,7 @@ import {
   FlowExact,
   FlowPlace,
   FlowTable,
+  FRAME_MAX,
   Kind,
   Megaflow,
   Packet,
@@ -178,16 +179,23 @@ export class Flows {
     let bytes: u32 = 0;
     let lengths: u32 = 0;
     let entry: usize = 0;
+    const sets = load<u32>(t, FlowTable.exactMask);
+    // With TCP's header, if that is looked at.
+    const shortest: u32 = deep ? 54 : 16;
     const flags = deep && load<u32>(t, FlowTable.deep) > 1;
+    const usual = (kind << 48) | ((<u64>shortest) << 16);
     for (; p != end; p += Packet.SIZE) {
-      let word = place == Place.RING ? Sync.load<u32>(p + Packet.len) : load<u32>(p, Packet.len);
+      let word: u32;
       if (place == Place.RING) {
-        word ^= PacketFlag.DONE << 16;
+        word = Sync.load<u32>(p + Packet.len) ^ (PacketFlag.DONE << 16);
         if ((load<u64>(p, Packet.owner) & OWNER_AND_MARK) != kind) break;
-      } else if (load<u16>(p, Packet.owner) != <u16>kind) break;
-      if (Learning.isUnusual(word)) break;
-      // So many are looked at, and a guest can't have fewer.
-      if (deep && place != Place.HOST) if (word < 48) break;
+        if (word - shortest > <u32>FRAME_MAX - shortest) break;
+      } else {
+        // Length, flags and owner in one look.
+        const three = load<u64>(p, Packet.len) << 16;
+        if (three - usual > (<u64>(<u32>FRAME_MAX - shortest)) << 16) break;
+        word = <u32>(three >> 16);
+      }
       if (place == Place.GUEST) if (word > <u32>FLOW_COPY) break;
       const frame: usize = load<u32>(p);
       const a = v128.load(frame);
@@ -197,7 +205,7 @@ export class Flows {
         if (!entry || v128.any_true(v128.xor(v128.load(entry), k0))) {
           const type = <u32>i16x8.extract_lane_u(a, 6);
           if (type == 0x0081 || type == 0xa888 || (type & 0xff) < 6) break;
-          entry = Flows.exact(t, k0, stamp, i64x2.splat(0));
+          entry = Flows.exact(t, sets, k0, stamp, i64x2.splat(0));
           if (!Flows.is(entry, k0, stamp, i64x2.splat(0))) {
             entry += FlowExact.SECOND;
             if (!Flows.is(entry, k0, stamp, i64x2.splat(0))) break;
@@ -208,10 +216,10 @@ export class Flows {
         const b = v128.load(frame, 16);
         const c = v128.load(frame, 32);
         const k1 = v128.or(v128.and(b, m1), stamp);
-        let mask = m2;
-        if (flags) mask = Flows.maskOf(t, b);
-        const k2 = v128.and(c, mask);
-        entry = Flows.exact(t, k0, k1, k2);
+        let m = m2;
+        if (flags) m = Flows.maskOf(t, b);
+        const k2 = v128.and(c, m);
+        entry = Flows.exact(t, sets, k0, k1, k2);
         if (!Flows.is(entry, k0, k1, k2)) {
           entry += FlowExact.SECOND;
           if (!Flows.is(entry, k0, k1, k2)) break;
@@ -219,8 +227,9 @@ export class Flows {
         if (Flows.isOld(t, entry)) break;
         const total =
           place == Place.HOST ? ((<u32>load<u8>(frame, 16)) << 8) | <u32>load<u8>(frame, 17) : Flows.total(b);
-        if (total < load<u32>(entry, FlowExact.least)) break;
-        if (total + 14 > word) break;
+        // Neither below the least nor more than there is.
+        const least = load<u32>(entry, FlowExact.least);
+        if (total - least > word - 14 - least) break;
         if (place == Place.MAPPED) if (!Flows.handsOver(sw, load<u32>(entry, FlowExact.to), <u32>kind)) break;
         if (place == Place.GUEST) {
           v128.store(copy + word - 16, v128.load(frame + word - 16));
@@ -257,12 +266,12 @@ export class Flows {
   }
 
   /** Where a frame's entry is, if it is a first one. */
-  @inline static exact(t: usize, k0: v128, k1: v128, k2: v128): usize {
+  @inline static exact(t: usize, sets: u32, k0: v128, k1: v128, k2: v128): usize {
     const sum = v128.xor(v128.xor(k0, k1), k2);
     const h =
       (<u64>i64x2.extract_lane(sum, 0) * 0x9e3779b97f4a7c15 + <u64>i64x2.extract_lane(sum, 1)) *
       0x9e3779b97f4a7c15;
-    return load<u32>(t, FlowTable.exact) + (<u32>(h >> 46) & ((FlowExact.COUNT - 1) * FlowExact.SIZE));
+    return load<u32>(t, FlowTable.exact) + (<u32>(h >> 46) & sets);
   }
 
   @inline static is(entry: usize, k0: v128, k1: v128, k2: v128): bool {
@@ -308,13 +317,16 @@ export class Flows {
       k1 = v128.or(v128.and(b, v128.load(t, FlowTable.plain + 16)), k1);
       k2 = v128.and(v128.load(frame, 32), Flows.maskOf(t, b));
     }
-    let entry = Flows.exact(t, k0, k1, k2);
+    const sets = load<u32>(t, FlowTable.exactMask);
+    let entry = Flows.exact(t, sets, k0, k1, k2);
     if (!Flows.is(entry, k0, k1, k2)) {
-      // In place of the older one.
       const second = entry + FlowExact.SECOND;
       const next = load<u32>(t, FlowTable.next);
       const older = next - load<u32>(second, FlowExact.serial) > next - load<u32>(entry, FlowExact.serial);
       if (older || Flows.is(second, k0, k1, k2)) entry = second;
+      const used = load<u32>(entry, FlowExact.flow) && !Flows.isOld(t, entry);
+      // Where each frame is a new flow a larger table would only take more room in the processor's cache.
+      if (used && Megaflows.areShared(t) && !Flows.is(entry, k0, k1, k2)) Flows.lose(t);
     }
     v128.store(entry, k0);
     v128.store(entry, k1, 16);
@@ -323,6 +335,15 @@ export class Flows {
     store<u32>(entry, load<u32>(flow, Megaflow.serial), FlowExact.serial);
     store<u32>(entry, to, FlowExact.to);
     store<u32>(entry, least, FlowExact.least);
+  }
+
+  /** An entry gives its place to another one. When that happens often the table gets larger; it is found anew what is in it. */
+  static lose(t: usize): void {
+    const lost = load<u32>(t, FlowTable.exactLost) + 1;
+    const mask = load<u32>(t, FlowTable.exactMask);
+    const grow = lost == 16 && mask < <u32>(FlowExact.COUNT - 1) * FlowExact.SIZE;
+    if (grow) store<u32>(t, mask * 2 + FlowExact.SIZE, FlowTable.exactMask);
+    store<u32>(t, grow ? 0 : lost & 15, FlowTable.exactLost);
   }
 
   @inline static count(flow: usize, bytes: u32): void {

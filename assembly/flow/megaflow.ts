@@ -4,7 +4,7 @@
  * rules moves the table's generation on, and no flow of an older one is used any more.
  */
 import { Count } from "../count";
-import { FlowMask, FlowMatch, FlowRule, FlowTable, Megaflow } from "../layout";
+import { FlowExact, FlowMask, FlowMatch, FlowRule, FlowTable, Megaflow } from "../layout";
 import { Classifier, Hash } from "./classifier";
 
 const TAG: u32 = 0xffff_0000;
@@ -20,10 +20,15 @@ export class Megaflows {
     return load<u32>(t, FlowTable.megaflows) + (n & load<u32>(t, FlowTable.megaflowMask)) * Megaflow.SIZE;
   }
 
+  /** Whether enough of the last looks have found a flow. */
+  @inline static areShared(t: usize): bool {
+    return <i32>load<u32>(t, FlowTable.worth) >= TOO_FEW;
+  }
+
   /** Whether to look for the next frame's flow, and let others find it. Where each frame is a new flow no look finds any. */
   static isWorthwhile(t: usize): bool {
     const spared = load<u32>(t, FlowTable.spared) + 1;
-    const look = <i32>load<u32>(t, FlowTable.worth) >= TOO_FEW || spared == SAMPLE;
+    const look = Megaflows.areShared(t) || spared == SAMPLE;
     store<u32>(t, look ? 0 : spared, FlowTable.spared);
     return look;
   }
@@ -184,5 +189,6 @@ export class Megaflows {
     store<u32>(t, load<u32>(t, FlowTable.generation) + 1, FlowTable.generation);
     store<u32>(t, 0, FlowTable.maskCount);
     store<u32>(t, ALL, FlowTable.worth);
+    store<u32>(t, (FlowExact.FEWEST - 1) * FlowExact.SIZE, FlowTable.exactMask);
   }
 }

@@ -157,11 +157,9 @@ export class Flows {
     this.host.core.exports.invalidateFlows(this.address);
   }
 
-  /** @internal After an lcore died in it: nothing that was cached is believed, nor counted. */
+  /** @internal After an lcore died in it. */
   reset(): void {
-    const { core } = this.host;
-    core.setU32(this.address + Layout.first, core.u32(this.address + Layout.next));
-    this.invalidate();
+    this.#table.recover();
   }
 
   /** @internal Frames for the controller, to `onPacketIn`; without one they wait, and those that find no place are dropped. */
