@@ -2133,6 +2133,10 @@ export enum FlowTable {
   /** FlowSieves, and one more than the number of the last one. */
   sieves = 2644,
   sieveCount = 2648,
+  /** Scratch: what is read ahead, in 8 bytes each, of each of AHEAD frames up to AHEAD_EACH; and a u32. */
+  ahead = 2652,
+  AHEAD = 32,
+  AHEAD_EACH = 6,
   /** A place for each frame of a burst, where it is changed; a guest can't change it there. */
   places = 80,
   /** FLOW_COPY bytes for each frame of a burst: short frames of guests, where these can't change them. */

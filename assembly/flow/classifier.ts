@@ -149,6 +149,66 @@ export class Classifier {
     return best;
   }
 
+  /**
+   * Appends to the list at `to` where `lookup` will look for the key at `key` in table 0: a bucket's address and the tag that is
+   * looked for there. Returns the list's end; at most `FlowTable.AHEAD_EACH` are added.
+   */
+  static foresee(t: usize, key: usize, to: usize): usize {
+    const k0 = v128.load(key);
+    const k1 = v128.load(key, 16);
+    const k2 = v128.load(key, 32);
+    const k3 = v128.load(key, 48);
+    const index: usize = load<u32>(t, FlowTable.index);
+    const indexMask = load<u32>(t, FlowTable.indexMask);
+    const absent = Classifier.sift(t, key);
+    const range = load<u32>(load<u32>(t, FlowTable.tables));
+    const list: usize = load<u32>(t, FlowTable.masks);
+    const full = to + FlowTable.AHEAD_EACH * 8;
+    const end = list + (range >> 16) * 4;
+    for (let at = list + (range & 0xffff) * 4; at != end && to != full; at += 4) {
+      const mask: usize = load<u32>(at);
+      if (load<u32>(mask, FlowMask.sieves) & absent) continue;
+      const h = Hash.of(
+        t,
+        v128.and(k0, v128.load(mask)),
+        v128.and(k1, v128.load(mask, 16)),
+        v128.and(k2, v128.load(mask, 32)),
+        v128.and(k3, v128.load(mask, 48)),
+        load<u32>(mask, FlowMask.seed),
+      );
+      store<u32>(to, <u32>index + (h & indexMask) * 16);
+      store<u32>(to, h & TAG, 4);
+      to += 8;
+    }
+    return to;
+  }
+
+  /**
+   * Reads what the buckets of the list from `at` to `end` have, and the first rule with the tag in each, side by side: no
+   * look depends on what another finds. The list is overwritten.
+   */
+  static readAhead(t: usize, at: usize, end: usize): void {
+    const rules: usize = load<u32>(t, FlowTable.rules);
+    let to = at;
+    let found = at;
+    for (; at != end; at += 8) {
+      const slots: usize = load<u32>(at);
+      const tag = i32x4.splat(load<u32>(at, 4));
+      const same = i32x4.eq(v128.and(v128.load(slots), i32x4.splat(TAG)), tag);
+      const bits = <u32>i32x4.bitmask(same);
+      const number = load<u32>(slots + ctz(bits | 8) * 4) & ~TAG;
+      store<u32>(found, <u32>rules + (number - 1) * FlowRule.SIZE);
+      found += u32(bits != 0) & u32(number - 1 < REMOVED - 1) ? 4 : 0;
+    }
+    let sum: u32 = 0;
+    for (; to != found; to += 4) {
+      const rule: usize = load<u32>(to);
+      sum ^= load<u32>(rule) ^ load<u32>(rule, FlowRule.priority);
+    }
+    // So that nobody finds that the loads are for nothing.
+    store<u32>(end, sum);
+  }
+
   /** Bits by number of the sieves that hold the key at `key` back. */
   static sift(t: usize, key: usize): u32 {
     let sieve: usize = load<u32>(t, FlowTable.sieves);

@@ -28,7 +28,7 @@ import {
 import { Learning } from "../learning";
 import { Desc, OWNER_AND_MARK } from "../packet";
 import { Sync } from "../sync";
-import { Hash } from "./classifier";
+import { Classifier, Hash } from "./classifier";
 import { Key } from "./key";
 import { Megaflows } from "./megaflow";
 import { Translation } from "./translate";
@@ -63,6 +63,7 @@ export class Flows {
     const kind = Objects.kind(owner);
     let oneOwner = true;
     let listed = false;
+    let seen = packets;
     for (let p = packets; ; p += Packet.SIZE) {
       if (!deep) p = Flows.runShallow(sw, t, port, p, end, owner);
       else if (kind == Kind.POOL) p = Flows.runDeep(sw, t, port, p, end, owner);
@@ -75,11 +76,33 @@ export class Flows {
       Count.add(port + Port.rxBytes, word);
       store<u32>(sw, load<u32>(sw, Switch.alike) | word, Switch.alike);
       if (load<u16>(p, Packet.owner) != owner) oneOwner = false;
+      if (p >= seen && kind == Kind.POOL && !Megaflows.areShared(t)) {
+        seen = min(end, p + FlowTable.AHEAD * Packet.SIZE);
+        Flows.readAhead(t, port, p, seen);
+      }
       if (Flows.one(sw, port, t, p, 1, f) == Destination.ACTIONS) listed = true;
     }
     if (!oneOwner) store<u32>(sw, 0, Switch.alike);
     store<u32>(sw, listed ? Destination.ACTIONS : Flows.common(sw, n), Switch.common);
     return n;
+  }
+
+  /**
+   * Where each frame is a new flow, what it takes are looks into memory that isn't in the processor's cache: those of all
+   * frames from `p` to `end`, in host buffers, are made side by side here, and each is dealt with afterwards.
+   */
+  static readAhead(t: usize, port: usize, p: usize, end: usize): void {
+    const key = t + FlowTable.edited;
+    const inPort = load<u32>(port, Port.index);
+    const list: usize = load<u32>(t, FlowTable.ahead);
+    let to = list;
+    for (; p != end; p += Packet.SIZE) {
+      const len = load<u32>(p, Packet.len);
+      if (Learning.isUnusual(len)) continue;
+      Key.extract(load<u32>(p), min(len, FLOW_HEAD), len, inPort, key);
+      to = Classifier.foresee(t, key, to);
+    }
+    Classifier.readAhead(t, list, to);
   }
 
   /** `FlowTable.stamp` for frames from `port`. */

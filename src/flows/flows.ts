@@ -3,7 +3,6 @@ import {
   FLOW_HEAD,
   FlowMatch,
   Kind,
-  FlowTable as Layout,
   Packet,
   PacketInReason,
   Ring,

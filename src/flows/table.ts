@@ -155,6 +155,7 @@ export class FlowTable {
       [Layout.bucketMask]: MEGAFLOWS - 1,
       [Layout.megaflowMasks]: megaflowMasks,
       [Layout.maskOrder]: place(4 * Layout.MASKS_MAX),
+      [Layout.ahead]: place(8 * Layout.AHEAD * Layout.AHEAD_EACH + 4),
       [Layout.sieves]: place(FlowSieve.COUNT * FlowSieve.SIZE),
       [Layout.controller]: this.controller,
       [Layout.places]: place(BURST_MAX * FlowPlace.SIZE),
