@@ -61,6 +61,7 @@ export class Flows {
     const owner = <u32>load<u16>(packets, Packet.owner);
     const deep = load<u32>(t, FlowTable.deep);
     const kind = Objects.kind(owner);
+    if (deep && kind == Kind.VIRTQUEUE) Flows.keepsNone(sw);
     let oneOwner = true;
     let listed = false;
     let seen = packets;
@@ -114,6 +115,11 @@ export class Flows {
       i16x8.replace_lane(i32x4.replace_lane(i64x2.splat(0), 0, front), 4, <i16>(generation >> 16)),
       FlowTable.stamp,
     );
+  }
+
+  /** Frames of a guest that lends its buffers to a card are delivered from copies, which are only there as long as the burst is. */
+  @inline static keepsNone(sw: usize): void {
+    store<u32>(sw, 0, Switch.lender);
   }
 
   /** The destination of all `n` frames, or Destination.MIXED. */
@@ -180,6 +186,7 @@ export class Flows {
    *
    * @param kind whose all of them are, and in a card's ring their mark
    * @param deep whether rules look beyond a frame's first 16 bytes
+   * @param to in a card's ring: the port where all go
    */
   @inline static run(
     sw: usize,
@@ -429,6 +436,7 @@ export class Flows {
           if (segments == 1 && Objects.kind(load<u16>(p, Packet.owner)) == Kind.VIRTQUEUE) {
             if (len > have) Flows.copyRest(port, place, p, 1, have, len);
             store<u32>(p, <u32>place);
+            Flows.keepsNone(sw);
           } else to = Destination.ACTIONS;
         }
         if (to == Destination.ACTIONS) {

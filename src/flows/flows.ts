@@ -1,12 +1,5 @@
 /** A switch's flow table, as its user sees it: rules in ovs-ofctl's syntax, and frames for the controller. */
-import {
-  FLOW_HEAD,
-  FlowMatch,
-  Kind,
-  Packet,
-  PacketInReason,
-  Ring,
-} from "../../assembly/layout.ts";
+import { FLOW_HEAD, FlowMatch, Kind, Packet, PacketInReason, Ring } from "../../assembly/layout.ts";
 import type { HostMemory } from "../core/host-memory.ts";
 import { integer } from "../options.ts";
 import { formatMatch, type Match } from "./fields.ts";
