@@ -178,9 +178,8 @@ export class Mappings {
       load<u32>(vq, Virtqueue.device) + SplitUsed.ring + (used & usedMask) * SplitUsed.ELEMENT;
     let p: usize = load<u32>(q, RxQueue.ring) + (next & mask) * Packet.SIZE;
     const first = p;
-    const straight = min(mask + 1 - (next & mask), usedMask + 1 - (used & usedMask));
     let bytes: u32 = 0;
-    for (const end = p + min(min(Pmd.posted(q), max), straight) * Packet.SIZE; p != end; p += Packet.SIZE) {
+    for (const end = p + Mappings.straight(q, vq, max) * Packet.SIZE; p != end; p += Packet.SIZE) {
       const word = Sync.load<u32>(p + Packet.len);
       if (word >> 16 != PacketFlag.DONE) break;
       if ((load<u64>(p, Packet.owner) & OWNER_AND_MARK) != kind) break;
@@ -198,6 +197,19 @@ export class Mappings {
     store<u32>(vq, used + n, Virtqueue.used);
     store<u32>(vq, load<u32>(vq, Virtqueue.taken) - n, Virtqueue.taken);
     return ((<u64>n) << 32) | bytes;
+  }
+
+  /** Up to `max` posted descriptors before the end of either ring. */
+  static straight(q: usize, vq: usize, max: u32): u32 {
+    const mask = load<u32>(q, RxQueue.mask);
+    const usedMask = load<u32>(vq, Virtqueue.size) - 1;
+    return min(
+      min(Pmd.posted(q), max),
+      min(
+        mask + 1 - (load<u32>(q, RxQueue.next) & mask),
+        usedMask + 1 - (load<u32>(vq, Virtqueue.used) & usedMask),
+      ),
+    );
   }
 
   @inline static countHits(m: usize, n: u32): void {

@@ -2005,6 +2005,9 @@ export enum FlowFragment {
 /** How much of a frame is looked at for its key, in bytes. */
 export const FLOW_HEAD = 256;
 
+/** Up to so many bytes a guest's frame is copied side by side with others. */
+export const FLOW_COPY = 64;
+
 /** Table lookups that a frame may take, and actions. */
 export const FLOW_LOOKUPS = 16;
 export const FLOW_ACTIONS = 32;
@@ -2038,32 +2041,50 @@ export enum FlowMask {
   hits = 72,
   /** Number of the table that its rules are in. */
   table = 76,
+  /** Bits by number of the FlowSieves that a key must get through to be under it. */
+  sieves = 80,
   SIZE = 128,
 }
 
 /**
- * A cached flow ("megaflow"): all frames that agree in the bits of `mask`, which are those that were consulted to
- * find its actions, through all tables.
+ * Which values the rules of some masks have in one word of their keys: a bit of `bits` for each value's hash. A key whose
+ * value nobody has needn't be looked for under these masks.
+ */
+export enum FlowSieve {
+  /** Where in FlowMatch the word is, and its bits that count. */
+  at = 0,
+  mask = 4,
+  bits = 8,
+  SIZE = 16,
+  /** Sieves of a table; bits of one. */
+  COUNT = 16,
+  BITS = 65536,
+}
+
+/**
+ * A cached flow ("megaflow"): all frames that agree in the bits of its mask, which are those that were consulted to
+ * find its actions, through all tables. Of one that only the cache finds: in all bits that any rule looks at.
  */
 export enum Megaflow {
   key = 0,
+  /** Address of the mask: of a FlowMask, or, where only the cache finds it, `FlowTable.union`. */
   mask = 64,
   /** Is current while it is the table's. */
-  generation = 128,
+  generation = 68,
+  /** What `FlowTable.next` was when it was made. */
+  serial = 72,
   /** Port, or Destination; and for Destination.DROP the reason (Drop). */
-  to = 132,
-  why = 136,
-  /** Address of its FlowMask; 0: found by the cache only. */
-  under = 140,
+  to = 76,
+  why = 80,
+  ruleCount = 88,
+  actionCount = 92,
   /** u64 counters that its rules don't have yet. */
-  packets = 144,
-  bytes = 152,
-  ruleCount = 160,
-  actionCount = 164,
+  packets = 96,
+  bytes = 104,
   /** u32 addresses of the rules that were hit, and of their actions in order. */
-  rules = 192,
-  actions = 256, // rules + FLOW_LOOKUPS * 4
-  SIZE = 384, // actions + FLOW_ACTIONS * 4
+  rules = 112,
+  actions = 176, // rules + FLOW_LOOKUPS * 4
+  SIZE = 320, // actions + FLOW_ACTIONS * 4, a whole number of lines
 }
 
 /** One action of a rule. */
@@ -2124,7 +2145,7 @@ export enum FlowTable {
   id = 0,
   /** Moved on by each change of the rules: no megaflow of another one is used. */
   generation = 4,
-  /** 1: some rule looks at more than MAC addresses, EtherType and port. */
+  /** 1: some rule looks at more than MAC addresses, EtherType and port; 2: and some at TCP's flags. */
   deep = 8,
   rules = 12,
   /** Hash of rules: buckets of four u32 slots, each upper half of the hash and number of the rule + 1; a full one goes on in the next. */
@@ -2151,10 +2172,21 @@ export enum FlowTable {
   MASKS_MAX = 64,
   /** Ring of frames for the controller. */
   controller = 76,
-  /** FlowExact entries by the hash of what they hold. */
+  /** FlowExact entries by the hash of what they hold, whose bits count; how often one had to give its place since there are so many. */
   exact = 120,
+  exactMask = 124,
+  exactLost = 2640, // factors + 64
+  /** FlowSieves, and one more than the number of the last one. */
+  sieves = 2644,
+  sieveCount = 2648,
+  /** Scratch: what is read ahead, in 8 bytes each, of each of AHEAD frames up to AHEAD_EACH; and a u32. */
+  ahead = 2652,
+  AHEAD = 32,
+  AHEAD_EACH = 6,
   /** A place for each frame of a burst, where it is changed; a guest can't change it there. */
   places = 80,
+  /** FLOW_COPY bytes for each frame of a burst: short frames of guests, where these can't change them. */
+  copies = 92,
   /** Share of the looks for a megaflow that found one, of 65536, the last ones counting most; and looks not taken since the last. */
   worth = 84,
   spared = 88,
@@ -2173,27 +2205,39 @@ export enum FlowTable {
   /** u32 by frame of the burst: the megaflow whose actions it takes, and its length. */
   flows = 448,
   lengths = 1472, // flows + 4 * BURST_MAX
-  /** Of a plain frame's bytes 0 to 15, 14 to 29 and 30 to 45: the bits that count; see `FlowExact`. */
+  /** Of a plain frame's bytes 0 to 15, 16 to 31, and 32 to 47 of UDP and of TCP: the bits that count; see `FlowExact`. */
   plain = 2496, // lengths + 4 * BURST_MAX
+  /** What `FlowExact` has in place of bytes 16 to 31 where they don't count: of the burst that is looked up now. */
+  stamp = 2560, // plain + 64
   /** u32 factors of a key's words in hashes. */
-  factors = 2544, // plain + 48
-  SIZE = 2624,
+  factors = 2576, // stamp + 16
+  SIZE = 2656,
 }
 
 /**
  * The flow of frames that agree in the bytes that count, as they stand in the frame: no key is made. For plain frames
  * only: without tags; where a rule looks beyond the first 16 bytes, TCP or UDP over IPv4 without options and fragments.
+ * In place of IP's total length stands the port, in place of its identification and checksum the generation.
  *
- *     | bytes 0 .. 13 | port u16 | bytes 14 .. 29 | 30 .. 43 | TCP's flags | flow u32 | generation u32 | to u32 | - |
+ *     | bytes 0 .. 15 | port u16 | generation u16 | 20 .. 23 | generation u16 | 26 .. 31 | 32 .. 47 |
+ *     | flow u32 | serial u32 | to u32 | least u32 |
  */
 export enum FlowExact {
   key = 0,
   flow = 48,
-  generation = 52,
+  /** The flow's: it isn't another one by now that has its place. */
+  serial = 52,
   to = 56,
+  /** Of IP's total length, for the headers to be whole. */
+  least = 60,
   SIZE = 64,
-  /** A hash has 12 bits here. */
-  COUNT = 4096,
+  /**
+   * Pairs of entries for the same hash, the most and at first: few flows are to have few pages. The second ones lie behind all
+   * first ones.
+   */
+  COUNT = 2048,
+  FEWEST = 512,
+  SECOND = 131072, // COUNT * SIZE
 }
 
 /** A place in `FlowTable.places`: room in front for two tags, then the longest frame. */

@@ -144,8 +144,7 @@ export class Switching {
     const burst = budget ? budget : load<u32>(sw, Switch.burst);
     const to = sw + Switch.packets;
     const mapping: usize = load<u32>(q, RxQueue.mapping);
-    const learns = load<u32>(sw, Switch.lookup) == Lookup.LEARNING;
-    let moved = mapping && learns ? Switching.passMapped(sw, port, q, mapping, burst) : 0;
+    let moved = mapping ? Switching.passMapped(sw, port, q, mapping, burst) : 0;
     // What isn't one guest's is for all: a burst for each, sorted together.
     let left = burst * (mapping || budget ? 1 : max<u32>(load<u32>(sw, Switch.ports), 2) - 1) - moved;
     for (let n: u32 = 1; n && left; ) {
@@ -164,7 +163,7 @@ export class Switching {
 
   /**
    * Of a mapped queue's burst the frames in front that the card's filter marked for the mapped guest and that lie in its
-   * own buffers: to the guest, as `process` would do it, but in one pass. Returns how many.
+   * own buffers: to the guest, as `process` would do it, but in one pass; by a flow table in two. Returns how many.
    */
   static passMapped(sw: usize, port: usize, q: usize, mapping: usize, burst: u32): u32 {
     if (!Pmd.posted(q)) return 0;
@@ -174,15 +173,20 @@ export class Switching {
     const kind = load<u64>(p, Packet.owner) & OWNER_AND_MARK;
     const mark = <u32>(kind >> 48);
     if (!mark || mark > load<u32>(sw, Switch.ports)) return 0;
-    if (!load<u32>(port, Port.trustsMark) || load<u32>(sw, Switch.vlanAware)) return 0;
     // Another lookup sees every frame.
-    if (load<u32>(sw, Switch.lookup) != Lookup.LEARNING) return 0;
+    const lookup = load<u32>(sw, Switch.lookup);
+    if (lookup == Lookup.EXTERNAL || load<u32>(sw, Switch.vlanAware)) return 0;
     const out = Switching.port(sw, mark - 1);
     const vq: usize = load<u32>(mapping, Mapping.virtqueue);
     if (<usize>load<u32>(out, Port.to) != vq || load<u32>(out, Port.takes) != <u32>(<u16>kind)) return 0;
     if (!Device.isUsable(vq) || Device.isPacked(vq)) return 0;
-    // What is spoofed is dropped frame by frame.
-    if (!Learning.learn(sw, port, v128.load(load<u32>(p)))) return 0;
+    if (lookup == Lookup.FLOWS) {
+      burst = Flows.ahead(sw, port, p, Mappings.straight(q, vq, burst), kind, mark - 1);
+      if (!burst) return 0;
+    } else {
+      // What is spoofed is dropped frame by frame.
+      if (!load<u32>(port, Port.trustsMark) || !Learning.learn(sw, port, v128.load(load<u32>(p)))) return 0;
+    }
     const passed = Mappings.pass(q, vq, kind, burst);
     const n = passed >> 32;
     const bytes = <u64>(<u32>passed);
@@ -524,7 +528,10 @@ export class Switching {
         if (back || to >= load<u32>(sw, Switch.ports))
           to = Learning.drop(port, back ? Drop.HAIRPIN : Drop.DOWN);
       } else {
-        to = Learning.lookup(sw, port, header, f);
+        // What is left of it may end in its tag.
+        to = Learning.isRunt(sw, header, load<u16>(work, Packet.len))
+          ? Learning.drop(port, Drop.RUNT)
+          : Learning.lookup(sw, port, header, f);
         if (load<u32>(sw, Switch.vlanAware)) vlan = load<u16>(sw + Switch.vid + f * 2);
       }
       if (to != Destination.DROP) Switching.sendTo(sw, port, to, vlan, work, 1, header);

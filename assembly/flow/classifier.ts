@@ -1,9 +1,10 @@
 /**
  * Tuple space search (Srinivasan, Suri and Varghese, 1999): rules with equal masks are found by one look in a hash
  * table. Each mask is looked under in turn, those with the highest priorities first, and among these the one that has
- * hit most. Where a rule has been found and no later mask has one of its priority, the search ends.
+ * hit most. Where a rule has been found and no later mask has one of its priority, the search ends. Masks under which no
+ * rule has the key's addresses or ports, of which each is looked at once, are left out (layout: `FlowSieve`).
  */
-import { FlowMask, FlowRule, FlowTable } from "../layout";
+import { FlowMask, FlowRule, FlowSieve, FlowTable } from "../layout";
 
 /**
  * Hashes of masked keys, in four parts: each lane is multiplied by a number of its own, of `FlowTable.factors`: engines make
@@ -36,15 +37,6 @@ export class Hash {
     return <u32>(((x ^ (x >> 32)) * 0xd6e8feb86659fd93) >> 32);
   }
 
-  /** Of three parts; the upper bits are the better ones. */
-  @inline static wide(t: usize, a: v128, b: v128, c: v128): u64 {
-    const sum = Hash.three(t, a, b, c);
-    return (
-      <u64>i64x2.extract_lane(sum, 0) * 0x9e3779b97f4a7c15 +
-      <u64>i64x2.extract_lane(sum, 1) * 0xc2b2ae3d27d4eb4f
-    );
-  }
-
   /** Of the key at `key` under the mask at `mask`. */
   static under(t: usize, key: usize, mask: usize, seed: u32): u32 {
     return Hash.of(
@@ -73,6 +65,9 @@ const TAG: u32 = 0xffff_0000;
 /** Number in a slot whose rule is gone while its bucket was full: others went on to the next bucket. */
 const REMOVED: u32 = 0xffff;
 
+/** From so many masks on it pays to go through the sieves first. */
+const SIEVED: u32 = 5;
+
 export class Classifier {
   /**
    * The rule of `table` that the key at `key` hits, or 0. Adds the masks that were consulted to `FlowTable.consulted`.
@@ -98,6 +93,7 @@ export class Classifier {
     let priority: i32 = -1;
     let order: u32 = 0;
     let where: usize = 0;
+    const absent = (range >> 16) - (range & 0xffff) < SIEVED ? 0 : Classifier.sift(t, key);
     const end = list + (range >> 16) * 4;
     for (let at = list + (range & 0xffff) * 4; at != end; at += 4) {
       const mask: usize = load<u32>(at);
@@ -108,12 +104,14 @@ export class Classifier {
       c0 = v128.or(c0, m0);
       c1 = v128.or(c1, m1);
       c2 = v128.or(c2, m2);
-      let sum = Hash.three(t, v128.and(k0, m0), v128.and(k1, m1), v128.and(k2, m2));
+      let m3 = i64x2.splat(0);
       if (whole) {
-        const m3 = v128.load(mask, 48);
+        m3 = v128.load(mask, 48);
         c3 = v128.or(c3, m3);
-        sum = i32x4.add(sum, Hash.last(t, v128.and(k3, m3)));
       }
+      if (load<u32>(mask, FlowMask.sieves) & absent) continue;
+      let sum = Hash.three(t, v128.and(k0, m0), v128.and(k1, m1), v128.and(k2, m2));
+      if (whole) sum = i32x4.add(sum, Hash.last(t, v128.and(k3, m3)));
       const h = Hash.mix(sum, load<u32>(mask, FlowMask.seed));
       // Four slots at a time, so that hardly any look finds more than other tags; a full bucket goes on in the next.
       const tag = i32x4.splat(h & TAG);
@@ -149,6 +147,93 @@ export class Classifier {
     v128.store(t, c3, FlowTable.consulted + 48);
     if (best) Classifier.used(where, list + (range & 0xffff) * 4);
     return best;
+  }
+
+  /**
+   * Appends to the list at `to` where `lookup` will look for the key at `key` in table 0: a bucket's address and the tag that is
+   * looked for there. Returns the list's end; at most `FlowTable.AHEAD_EACH` are added.
+   */
+  static foresee(t: usize, key: usize, to: usize): usize {
+    const k0 = v128.load(key);
+    const k1 = v128.load(key, 16);
+    const k2 = v128.load(key, 32);
+    const k3 = v128.load(key, 48);
+    const index: usize = load<u32>(t, FlowTable.index);
+    const indexMask = load<u32>(t, FlowTable.indexMask);
+    const absent = Classifier.sift(t, key);
+    const range = load<u32>(load<u32>(t, FlowTable.tables));
+    const list: usize = load<u32>(t, FlowTable.masks);
+    const full = to + FlowTable.AHEAD_EACH * 8;
+    const end = list + (range >> 16) * 4;
+    for (let at = list + (range & 0xffff) * 4; at != end && to != full; at += 4) {
+      const mask: usize = load<u32>(at);
+      if (load<u32>(mask, FlowMask.sieves) & absent) continue;
+      const h = Hash.of(
+        t,
+        v128.and(k0, v128.load(mask)),
+        v128.and(k1, v128.load(mask, 16)),
+        v128.and(k2, v128.load(mask, 32)),
+        v128.and(k3, v128.load(mask, 48)),
+        load<u32>(mask, FlowMask.seed),
+      );
+      store<u32>(to, <u32>index + (h & indexMask) * 16);
+      store<u32>(to, h & TAG, 4);
+      to += 8;
+    }
+    return to;
+  }
+
+  /**
+   * Reads what the buckets of the list from `at` to `end` have, and the first rule with the tag in each, side by side: no
+   * look depends on what another finds. The list is overwritten.
+   */
+  static readAhead(t: usize, at: usize, end: usize): void {
+    const rules: usize = load<u32>(t, FlowTable.rules);
+    let to = at;
+    let found = at;
+    for (; at != end; at += 8) {
+      const slots: usize = load<u32>(at);
+      const tag = i32x4.splat(load<u32>(at, 4));
+      const same = i32x4.eq(v128.and(v128.load(slots), i32x4.splat(TAG)), tag);
+      const bits = <u32>i32x4.bitmask(same);
+      const number = load<u32>(slots + ctz(bits | 8) * 4) & ~TAG;
+      store<u32>(found, <u32>rules + (number - 1) * FlowRule.SIZE);
+      found += u32(bits != 0) & u32(number - 1 < REMOVED - 1) ? 4 : 0;
+    }
+    let sum: u32 = 0;
+    for (; to != found; to += 4) {
+      const rule: usize = load<u32>(to);
+      sum ^= load<u32>(rule) ^ load<u32>(rule, FlowRule.priority);
+    }
+    // So that nobody finds that the loads are for nothing.
+    store<u32>(end, sum);
+  }
+
+  /** Bits by number of the sieves that hold the key at `key` back. */
+  static sift(t: usize, key: usize): u32 {
+    let sieve: usize = load<u32>(t, FlowTable.sieves);
+    const count = load<u32>(t, FlowTable.sieveCount);
+    let absent: u32 = 0;
+    for (let i: u32 = 0; i < count; i++, sieve += FlowSieve.SIZE) {
+      const bit = Classifier.bit(load<u32>(key + load<u32>(sieve)) & load<u32>(sieve, FlowSieve.mask));
+      absent |= (~(<u32>load<u8>(load<u32>(sieve, FlowSieve.bits) + (bit >> 3)) >> (bit & 7)) & 1) << i;
+    }
+    return absent;
+  }
+
+  /** The bit of a sieve for a value. */
+  @inline static bit(value: u32): u32 {
+    return ((value ^ (value >> 15)) * 0x9e3779b1) >> 16;
+  }
+
+  /** The sieves of its mask let the rule's key through. */
+  static admit(t: usize, rule: usize): void {
+    for (let all = load<u32>(load<u32>(rule, FlowRule.mask), FlowMask.sieves); all; all &= all - 1) {
+      const sieve = load<u32>(t, FlowTable.sieves) + ctz(all) * FlowSieve.SIZE;
+      const bit = Classifier.bit(load<u32>(rule + load<u32>(sieve)));
+      const byte = load<u32>(sieve, FlowSieve.bits) + (bit >> 3);
+      store<u8>(byte, load<u8>(byte) | <u8>(u32(1) << (bit & 7)));
+    }
   }
 
   /** The mask at `at` of a list has hit: before one of the same priority that has hit less. */
@@ -199,6 +284,7 @@ export class Classifier {
     const priority = load<u32>(rule, FlowRule.priority);
     store<u32>(rule, Hash.under(t, rule, mask, load<u32>(mask, FlowMask.seed)), FlowRule.hash);
     store<u32>(mask, max(load<u32>(mask, FlowMask.priority), priority), FlowMask.priority);
+    Classifier.admit(t, rule);
     const slot = Classifier.slot(t, rule);
     const tag = load<u32>(rule, FlowRule.hash) & TAG;
     const taken = load<u32>(slot);

@@ -4,7 +4,7 @@
  * rules moves the table's generation on, and no flow of an older one is used any more.
  */
 import { Count } from "../count";
-import { FlowMask, FlowMatch, FlowRule, FlowTable, Megaflow } from "../layout";
+import { FlowExact, FlowMask, FlowMatch, FlowRule, FlowTable, Megaflow } from "../layout";
 import { Classifier, Hash } from "./classifier";
 
 const TAG: u32 = 0xffff_0000;
@@ -20,10 +20,15 @@ export class Megaflows {
     return load<u32>(t, FlowTable.megaflows) + (n & load<u32>(t, FlowTable.megaflowMask)) * Megaflow.SIZE;
   }
 
+  /** Whether enough of the last looks have found a flow. */
+  @inline static areShared(t: usize): bool {
+    return <i32>load<u32>(t, FlowTable.worth) >= TOO_FEW;
+  }
+
   /** Whether to look for the next frame's flow, and let others find it. Where each frame is a new flow no look finds any. */
   static isWorthwhile(t: usize): bool {
     const spared = load<u32>(t, FlowTable.spared) + 1;
-    const look = <i32>load<u32>(t, FlowTable.worth) >= TOO_FEW || spared == SAMPLE;
+    const look = Megaflows.areShared(t) || spared == SAMPLE;
     store<u32>(t, look ? 0 : spared, FlowTable.spared);
     return look;
   }
@@ -64,7 +69,7 @@ export class Megaflows {
         if (!slot) continue;
         const flow = flows + (slot - 1) * Megaflow.SIZE;
         if (load<u32>(flow, Megaflow.generation) != generation) continue;
-        if (<usize>load<u32>(flow, Megaflow.under) != mask || !Hash.matches(key, mask, flow)) continue;
+        if (<usize>load<u32>(flow, Megaflow.mask) != mask || !Hash.matches(key, mask, flow)) continue;
         Classifier.used(at, first);
         return flow;
       }
@@ -85,24 +90,21 @@ export class Megaflows {
     store<u64>(flow, 0, Megaflow.bytes);
     store<u64>(flow, 0, Megaflow.ruleCount); // and no actions
     store<u32>(flow, load<u32>(t, FlowTable.generation), Megaflow.generation);
+    store<u32>(flow, next, Megaflow.serial);
     return flow;
   }
 
   /** The flow that `make` gave last is of all frames that agree with the key at `key` in the mask at `mask`. */
   static write(flow: usize, key: usize, mask: usize): void {
-    store<u32>(flow, 0, Megaflow.under);
-    for (let i: usize = 0; i < <usize>FlowMatch.SIZE; i += 16) {
-      const bits = v128.load(mask + i);
-      v128.store(flow + i, v128.and(v128.load(key + i), bits));
-      v128.store(flow + i, bits, Megaflow.mask);
-    }
+    store<u32>(flow, <u32>mask, Megaflow.mask);
+    for (let i: usize = 0; i < <usize>FlowMatch.SIZE; i += 16)
+      v128.store(flow + i, v128.and(v128.load(key + i), v128.load(mask + i)));
   }
 
   /** The flow that `make` gave last can be found, by all frames that agree with the key at `key` in `FlowTable.consulted`. */
   static publish(t: usize, flow: usize, key: usize): void {
     const under = Megaflows.mask(t);
     Megaflows.write(flow, key, under);
-    store<u32>(flow, <u32>under, Megaflow.under);
     const h = Hash.under(t, key, under, load<u32>(under, FlowMask.seed));
     const bucket = load<u32>(t, FlowTable.buckets) + (h & load<u32>(t, FlowTable.bucketMask)) * 16;
     const number = <u32>(flow - load<u32>(t, FlowTable.megaflows)) / Megaflow.SIZE + 1;
@@ -158,15 +160,20 @@ export class Megaflows {
   /** Gives what was counted to the flow's rules. */
   static flush(flow: usize): void {
     const packets = load<u64>(flow, Megaflow.packets);
-    const bytes = load<u64>(flow, Megaflow.bytes);
+    if (!packets) return;
+    Megaflows.charge(flow, packets, load<u64>(flow, Megaflow.bytes));
+    store<u64>(flow, 0, Megaflow.packets);
+    store<u64>(flow, 0, Megaflow.bytes);
+  }
+
+  /** The flow's rules count so much. */
+  static charge(flow: usize, packets: u64, bytes: u64): void {
     const count = load<u32>(flow, Megaflow.ruleCount);
     for (let i: u32 = 0; i < count; i++) {
       const rule: usize = load<u32>(flow + i * 4, Megaflow.rules);
       Count.add(rule + FlowRule.packets, packets);
       Count.add(rule + FlowRule.bytes, bytes);
     }
-    store<u64>(flow, 0, Megaflow.packets);
-    store<u64>(flow, 0, Megaflow.bytes);
   }
 
   /** All rules have what their flows have counted. */
@@ -182,5 +189,6 @@ export class Megaflows {
     store<u32>(t, load<u32>(t, FlowTable.generation) + 1, FlowTable.generation);
     store<u32>(t, 0, FlowTable.maskCount);
     store<u32>(t, ALL, FlowTable.worth);
+    store<u32>(t, (FlowExact.FEWEST - 1) * FlowExact.SIZE, FlowTable.exactMask);
   }
 }

@@ -45,7 +45,7 @@ export class Translation {
     const outcome = Translation.apply(t, flow, 0);
     Translation.conclude(sw, t, flow, port, outcome != Outcome.TOO_DEEP);
     if (shared) Megaflows.publish(t, flow, key);
-    else Megaflows.write(flow, key, consulted);
+    else Megaflows.write(flow, key, t + FlowTable.union);
     return flow;
   }
 

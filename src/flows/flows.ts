@@ -1,13 +1,5 @@
 /** A switch's flow table, as its user sees it: rules in ovs-ofctl's syntax, and frames for the controller. */
-import {
-  FLOW_HEAD,
-  FlowMatch,
-  Kind,
-  FlowTable as Layout,
-  Packet,
-  PacketInReason,
-  Ring,
-} from "../../assembly/layout.ts";
+import { FLOW_HEAD, FlowMatch, Kind, Packet, PacketInReason, Ring } from "../../assembly/layout.ts";
 import type { HostMemory } from "../core/host-memory.ts";
 import { integer } from "../options.ts";
 import { formatMatch, type Match } from "./fields.ts";
@@ -157,11 +149,9 @@ export class Flows {
     this.host.core.exports.invalidateFlows(this.address);
   }
 
-  /** @internal After an lcore died in it: nothing that was cached is believed, nor counted. */
+  /** @internal After an lcore died in it. */
   reset(): void {
-    const { core } = this.host;
-    core.setU32(this.address + Layout.first, core.u32(this.address + Layout.next));
-    this.invalidate();
+    this.#table.recover();
   }
 
   /** @internal Frames for the controller, to `onPacketIn`; without one they wait, and those that find no place are dropped. */

@@ -2,6 +2,7 @@
 import {
   BURST_MAX,
   FLOW_ACTIONS,
+  FLOW_COPY,
   FLOW_SAME,
   FlowAction,
   FlowActionKind,
@@ -11,6 +12,7 @@ import {
   FlowMatch,
   FlowPlace,
   FlowRule,
+  FlowSieve,
   Kind,
   FlowTable as Layout,
   Megaflow,
@@ -66,12 +68,26 @@ interface ActionList {
   users: number;
 }
 
+/** A sieve (layout: `FlowSieve`), with how many masks use it; its number is its place. */
+interface Sieve {
+  at: number;
+  mask: number;
+  users: number;
+}
+
+/** Words of a key that tell rules apart: MAC addresses, ports, IP addresses; and how many of a mask's have a sieve. */
+const SIEVED = [0, 4, 8, 24, 32, 36, 40, 44, 48, 52, 56, 60];
+const SIEVES_PER_MASK = 3;
+/** Bits of a word that few rules would share. */
+const SIEVED_BITS = 8;
+
 /** A mask of a table, with how many rules there are under it and the highest of their priorities. */
 interface RuleMask {
   readonly name: string;
   readonly address: number;
   readonly table: number;
   readonly bits: Uint8Array;
+  readonly sieves: readonly Sieve[];
   rules: number;
   priority: number;
 }
@@ -95,8 +111,10 @@ export class FlowTable {
   #actionsUsed = 0;
   #order = 0;
   #resubmitting = 0;
-  /** Slots of the index that can't be used. */
+  /** Slots of the index that can't be used, and rules that are gone but not from the sieves. */
   #lost = 0;
+  #stale = 0;
+  readonly #sieves: Sieve[] = Array.from({ length: FlowSieve.COUNT }, () => ({ at: 0, mask: 0, users: 0 }));
   /** What follows from masks and actions has to be worked out anew. */
   #changed = true;
   readonly #changing = new Map<Place, number>();
@@ -129,19 +147,25 @@ export class FlowTable {
       [Layout.tables]: place(4 * TABLES),
       [Layout.cache]: place(8 * CACHE),
       [Layout.cacheMask]: CACHE - 1,
-      [Layout.exact]: place(FlowExact.COUNT * FlowExact.SIZE),
+      [Layout.exact]: place(2 * FlowExact.COUNT * FlowExact.SIZE),
+      [Layout.exactMask]: (FlowExact.FEWEST - 1) * FlowExact.SIZE,
       [Layout.megaflows]: place(MEGAFLOWS * Megaflow.SIZE),
       [Layout.megaflowMask]: MEGAFLOWS - 1,
       [Layout.buckets]: place(16 * MEGAFLOWS),
       [Layout.bucketMask]: MEGAFLOWS - 1,
       [Layout.megaflowMasks]: megaflowMasks,
       [Layout.maskOrder]: place(4 * Layout.MASKS_MAX),
+      [Layout.ahead]: place(8 * Layout.AHEAD * Layout.AHEAD_EACH + 4),
+      [Layout.sieves]: place(FlowSieve.COUNT * FlowSieve.SIZE),
       [Layout.controller]: this.controller,
       [Layout.places]: place(BURST_MAX * FlowPlace.SIZE),
+      [Layout.copies]: place(BURST_MAX * FLOW_COPY),
     });
     FACTORS.forEach((factor, i) => {
       core.setU32(address + Layout.factors + 4 * i, factor);
     });
+    for (let i = 0; i < FlowSieve.COUNT; i++)
+      core.setU32(this.#sieveAt(i) + FlowSieve.bits, place(FlowSieve.BITS / 8));
     this.#conclude();
   }
 
@@ -178,6 +202,15 @@ export class FlowTable {
     for (const mask of this.#masks.values()) mask.priority = 0;
     for (const { rule, mask } of this.entries.values())
       mask.priority = Math.max(mask.priority, rule.priority);
+    this.#conclude();
+  }
+
+  /** After an lcore died in it: nothing that was cached is believed, nor counted, and the masks are in an order again. */
+  recover(): void {
+    const { core, address } = this;
+    core.setU32(address + Layout.first, core.u32(address + Layout.next));
+    core.exports.invalidateFlows(address);
+    this.#changed = true;
     this.#conclude();
   }
 
@@ -255,7 +288,9 @@ export class FlowTable {
       free.push(list.address);
       this.#look(list, -1);
     }
+    this.#stale++;
     if (--mask.rules === 0) {
+      for (const sieve of mask.sieves) sieve.users--;
       this.#masks.delete(mask.name);
       this.#freeMasks.push(mask.address);
     }
@@ -329,10 +364,46 @@ export class FlowTable {
     core.bytes.set(match.mask, address);
     core.setU32(address + FlowMask.seed, seed((address - this.#masksAt) / FlowMask.SIZE));
     core.setU32(address + FlowMask.table, table);
-    const mask = { name, address, table, bits: match.mask, rules: 0, priority: 0 };
+    const sieves = this.#sievesFor(match.mask);
+    const numbers = sieves.reduce((bits, sieve) => bits | (1 << this.#sieves.indexOf(sieve)), 0);
+    core.setU32(address + FlowMask.sieves, numbers);
+    const mask = { name, address, table, bits: match.mask, sieves, rules: 0, priority: 0 };
     this.#masks.set(name, mask);
     this.#changed = true;
     return mask;
+  }
+
+  #sieveAt(number: number): number {
+    return this.core.u32(this.address + Layout.sieves) + number * FlowSieve.SIZE;
+  }
+
+  /** Sieves for the words of a mask that have the most bits; fewer where all others are in use. */
+  #sievesFor(mask: Uint8Array): Sieve[] {
+    const { core } = this;
+    const word = (at: number) => new DataView(mask.buffer, mask.byteOffset).getUint32(at, true);
+    const words = SIEVED.filter((at) => ones(word(at)) >= SIEVED_BITS).sort(
+      (a, b) => ones(word(b)) - ones(word(a)),
+    );
+    const chosen: Sieve[] = [];
+    for (const at of words.slice(0, SIEVES_PER_MASK)) {
+      const used = (sieve: Sieve) => sieve.users > 0 && sieve.at === at && sieve.mask === word(at);
+      let number = this.#sieves.findIndex(used);
+      if (number < 0) {
+        number = this.#sieves.findIndex(({ users }) => users === 0);
+        if (number < 0) break;
+        const address = this.#sieveAt(number);
+        const bits = core.u32(address + FlowSieve.bits);
+        core.bytes.fill(0, bits, bits + FlowSieve.BITS / 8);
+        Object.assign(this.#sieves[number] as Sieve, { at, mask: word(at) });
+        core.setFields(address, { [FlowSieve.at]: at, [FlowSieve.mask]: word(at) });
+        const count = core.u32(this.address + Layout.sieveCount);
+        core.setU32(this.address + Layout.sieveCount, Math.max(count, number + 1));
+      }
+      const sieve = this.#sieves[number] as Sieve;
+      sieve.users++;
+      chosen.push(sieve);
+    }
+    return chosen;
   }
 
   /** Counts the lists of actions (`by` 1 or -1) after which a frame is looked up again, and those that change it. */
@@ -342,18 +413,23 @@ export class FlowTable {
     for (const field of changed(actions)) this.#changing.set(field, (this.#changing.get(field) ?? 0) + by);
   }
 
-  /** Inserts all rules into an empty index. */
+  /** Inserts all rules into an empty index, and empty sieves. */
   #rebuild(): void {
     const { core, address } = this;
+    for (let i = 0; i < FlowSieve.COUNT; i++) {
+      const bits = core.u32(this.#sieveAt(i) + FlowSieve.bits);
+      core.bytes.fill(0, bits, bits + FlowSieve.BITS / 8);
+    }
     const index = core.u32(address + Layout.index);
     core.bytes.fill(0, index, index + 16 * (core.u32(address + Layout.indexMask) + 1));
     for (const entry of this.entries.values()) core.exports.insertFlowRule(address, entry.address);
     this.#lost = 0;
+    this.#stale = 0;
   }
 
   /** What follows from the rules: the order of the masks, and what of a frame is looked at. */
   #conclude(): void {
-    if (this.#lost > this.capacity / 8) this.#rebuild();
+    if (this.#lost > this.capacity / 8 || this.#stale > this.capacity / 2) this.#rebuild();
     if (!this.#changed) return;
     this.#changed = false;
     const { core, address } = this;
@@ -369,8 +445,9 @@ export class FlowTable {
     }
     core.bytes.set(union, address + Layout.union);
     const deep = union.some((byte, i) => byte !== 0 && !isInFirstBytes(i));
-    core.setU32(address + Layout.deep, deep ? 1 : 0);
-    core.bytes.set(plainMask(union), address + Layout.plain);
+    const flags = union[FlowMatch.tcpFlags] || union[FlowMatch.tcpFlags + 1];
+    core.setU32(address + Layout.deep, deep ? (flags ? 2 : 1) : 0);
+    core.bytes.set(plainMask(union, deep), address + Layout.plain);
 
     const hits = (mask: RuleMask) => core.u32(mask.address + FlowMask.hits);
     const masks = [...this.#masks.values()].sort(
@@ -408,21 +485,30 @@ const isInFirstBytes = (at: number): boolean =>
   at < FlowMatch.nwTos || at === FlowMatch.vlanInner || at === FlowMatch.vlanInner + 1;
 
 /** `FlowTable.plain`: where what counts stands in a plain frame, and what makes it one. */
-function plainMask(union: Uint8Array): Uint8Array {
-  const mask = new Uint8Array(48);
+function plainMask(union: Uint8Array, deep: boolean): Uint8Array {
+  const mask = new Uint8Array(64);
   const put = (to: number, at: number, bytes: number) => mask.set(union.subarray(at, at + bytes), to);
   put(0, FlowMatch.dlDst, 12);
   mask.set([255, 255], 12); // EtherType
-  mask[16] = 255; // version and header length
-  put(17, FlowMatch.nwTos, 1);
-  mask.set([0x3f, 255], 22); // fragment
-  put(24, FlowMatch.nwTtl, 1);
-  mask[25] = 255; // protocol
-  put(28, FlowMatch.nwSrc, 4);
-  put(32, FlowMatch.nwDst, 4);
-  put(36, FlowMatch.tpSrc, 4);
-  put(46, FlowMatch.tcpFlags, 2);
+  if (!deep) return mask;
+  mask[14] = 255; // version and header length
+  put(15, FlowMatch.nwTos, 1);
+  mask.set([0x3f, 255], 20); // fragment
+  put(22, FlowMatch.nwTtl, 1);
+  mask[23] = 255; // protocol
+  put(26, FlowMatch.nwSrc, 4);
+  put(30, FlowMatch.nwDst, 4);
+  put(34, FlowMatch.tpSrc, 4);
+  mask.copyWithin(48, 32, 48);
+  put(48 + 46 - 32, FlowMatch.tcpFlags, 2);
   return mask;
+}
+
+/** How many bits of a word are 1. */
+function ones(word: number): number {
+  let n = 0;
+  for (let left = word; left; left &= left - 1) n++;
+  return n;
 }
 
 const seed = (i: number): number => Math.imul(i + 1, 0x9e3779b1) >>> 0;
