@@ -665,23 +665,16 @@ export class Switching {
   /**
    * Zero-copy transmit: whole frames, `n` segments, to the card in the buffers of the guest that sent them. They are the
    * guest's again when the card has sent them (`Pmd.giveBackLent`). Where a segment doesn't fit a host buffer all are
-   * copied: it couldn't be saved in one if the guest were reset. So they are where the flow table has put a copy in place of
-   * a frame that it looked into.
+   * copied: it couldn't be saved in one if the guest were reset.
    */
   static lend(sw: usize, out: usize, kind: u32, from: usize, n: u32, headers: usize, spare: usize): void {
     const lcore = load<u32>(sw, Switch.lcore);
     const room = load<u32>(load<u32>(sw, Switch.pool), Pool.room);
-    const vq = Objects.addr(load<u16>(from, Packet.owner));
-    const base = load<u32>(vq, Virtqueue.base);
-    const limit = load<u32>(vq, Virtqueue.limit);
     let longest: u32 = 0;
-    let copied = false;
-    for (let i: u32 = 0; i < n; i++) {
-      const p = from + i * Packet.SIZE;
-      longest = max(longest, <u32>load<u16>(p, Packet.len));
-      copied = copied || load<u32>(p) - base >= limit;
-    }
-    if (longest <= room && !copied) {
+    for (let i: u32 = 0; i < n; i++)
+      longest = max(longest, <u32>load<u16>(from + i * Packet.SIZE, Packet.len));
+    if (longest <= room) {
+      const vq = Objects.addr(load<u16>(from, Packet.owner));
       const sent = Switching.enqueue(sw, out, kind, lcore, from, n);
       store<u32>(vq, load<u32>(vq, Virtqueue.lent) + Desc.frames(from, sent), Virtqueue.lent);
       return;
