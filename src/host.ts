@@ -326,7 +326,7 @@ export class Host implements Counted {
     // One that had something in hand may have left it half done.
     const harmed = [...died.keys()].filter((lcore) => !lcore.atRest);
     if (harmed.length > 0) this.#recover(harmed, [...died.values()]);
-    else this.#emptyCaches();
+    this.#emptyCaches();
     this.#placed.clear();
     place(this, this.#lcores, this.#placed);
     const [error] = died.values();

@@ -1,6 +1,6 @@
 /** After an lcore has died while a card, a pipe or a ring holds buffers that were lent: each is found again, exactly once. */
 import { afterEach, describe, expect, test } from "vitest";
-import { Pool, PoolCache, Ring, Virtqueue } from "../assembly/layout.ts";
+import { LCORES_MAX, Pool, PoolCache, Ring, Virtqueue } from "../assembly/layout.ts";
 import { type Attach, type Guest, type GuestOptions, Host, LcoreError, type Role } from "../src/index.ts";
 import { misplaced } from "./harness/accountant.ts";
 import { frame, misplacedInPool, numberOf, randomOf, sent } from "./harness/host.ts";
@@ -46,6 +46,14 @@ function wrongIn(r: Rig): string[] {
       misplaced(r.host, r.nicOf(guest), guest).map((one) => `${guest.name}: ${one}`),
     ),
   ];
+}
+
+/** Buffers that lie in lcores' caches, where no other lcore finds them. */
+function cached({ core, host }: Rig): number {
+  const lengths = [host.pool, ...host.bridges.map(({ pool }) => pool)].flatMap((pool) =>
+    numbers(LCORES_MAX).map((i) => core.u32(pool + Pool.caches + i * PoolCache.SIZE + PoolCache.length)),
+  );
+  return lengths.reduce((sum, n) => sum + n, 0);
 }
 
 /** Frames for each guest, by its card. */
@@ -124,6 +132,7 @@ describe.each(ATTACHMENTS)("over %s %j", (attach, options) => {
         const names = who === "switch" ? ["guest0", "guest1", "guest2"] : ["guest0"];
         expect(error.recovered.guests).toEqual(expect.arrayContaining(names));
         expect(wrongIn(r)).toEqual([]);
+        expect(cached(r)).toBe(0);
         settle(r);
         expect(wrongIn(r)).toEqual([]);
         expect(roundTrip(r)).toEqual(r.guests.map(() => numbers(200)));
