@@ -1899,7 +1899,9 @@ export enum RteFlowRefusal {
   FOREIGN = 11,
   /** A guest's rule has a priority from 0 to RTE_FLOW_GUESTS - 1. */
   PRIORITY = 12,
-  COUNT = 13,
+  /** The driver is to follow it, which sees no frame of a queue that is bridged. */
+  BRIDGED = 13,
+  COUNT = 14,
 }
 
 /** A mask of rules (tuple space): those under it are found by one hash. */

@@ -398,7 +398,16 @@ export class RteFlows {
     return id;
   }
 
+  static hasBridge(nic: usize): bool {
+    const queues = load<u32>(nic, Nic.rxQueues);
+    for (let i: u32 = 0; i < queues; i++) {
+      if (load<u32>(load<u32>(load<u32>(nic, Nic.rxTable) + i * 4), RxQueue.bridge)) return true;
+    }
+    return false;
+  }
+
   static refusalOf(nic: usize, rule: usize): i32 {
+    if (load<u32>(nic, Nic.driverFlows) && RteFlows.hasBridge(nic)) return RteFlowRefusal.BRIDGED;
     if (load<u32>(rule, RteFlow.group)) return RteFlowRefusal.GROUP;
     if (load<u32>(rule, RteFlow.attributes) != <u32>RteFlowAttribute.INGRESS)
       return RteFlowRefusal.ATTRIBUTES;

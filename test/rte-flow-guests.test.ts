@@ -399,3 +399,44 @@ describe("while traffic runs", () => {
     },
   );
 });
+
+describe("a pipe that is bridged to the card", () => {
+  const rule = "ingress pattern eth / ipv4 / end actions drop / end";
+  async function bridged(options: NicOptions) {
+    const host = await Host.create();
+    const nic = host.nic(options);
+    const guest = host.guest({ attach: "pipe" });
+    return { host, nic, guest, bridge: () => host.bridge(nic, guest) };
+  }
+
+  test("follows the card's rules", async () => {
+    const { host, nic, guest, bridge } = await bridged({});
+    bridge();
+    nic.flow.create(rule);
+    const back = (...some: Uint8Array[]) => {
+      nic.receive(some);
+      host.drain();
+      return sent({ nic }).length;
+    };
+    const ip = frame(guest.mac);
+    ip.set([8, 0, 0x45], 12);
+    expect(back(frame(guest.mac), ip)).toBe(1);
+    expect(host.stats().nics[0]?.drops).toEqual({ rxFlowDrop: 1 });
+  });
+
+  test("would not follow those of the card's driver: they are refused, and so is the bridge where there are some", async () => {
+    const first = await bridged({ flowOffload: false });
+    first.bridge();
+    for (const make of [() => first.nic.flow.create(rule), () => first.nic.flow.validate(rule)])
+      expect(make).toThrow(/expected a card that follows rules itself \(flowOffload\)/);
+    expect(first.nic.flow.list()).toEqual([]);
+    const second = await bridged({ flowOffload: false });
+    const id = second.nic.flow.create(rule);
+    expect(second.bridge).toThrow("the driver of nic0 follows rte_flow rules, expected none");
+    second.nic.flow.destroy(id);
+    second.bridge();
+    second.nic.receive([frame(second.guest.mac)]);
+    second.host.drain();
+    expect(sent({ nic: second.nic })).toHaveLength(1);
+  });
+});

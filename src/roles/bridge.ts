@@ -45,6 +45,11 @@ export class NetmapBridge {
     const other = connected.get(guest);
     if (other)
       throw new RangeError(`${guest.name}: connected to ${other.name} already, expected to one bridge, once`);
+    if (nic.flow.isDriven) {
+      throw new RangeError(
+        `${name}: the driver of ${nic.name} follows rte_flow rules, expected none, or a card that follows them itself`,
+      );
+    }
     this.#pipe = pipe;
     const { id, address } = core.place(Kind.BRIDGE, Bridge.SIZE, name);
     core.name(id, name);

@@ -24,6 +24,8 @@ import { type RteFlowCount, refused } from "./rte-flow.ts";
 const EXPECTED: Partial<Record<RteFlowRefusal, string>> = {
   [RteFlowRefusal.QUEUE]: "0, the device's only queue",
   [RteFlowRefusal.MARK]: 'a mark below 32768, and "mark" among the offloads of the receive queue',
+  [RteFlowRefusal.BRIDGED]:
+    "a card that follows rules itself: its driver sees no frame of a pipe's that is bridged to it",
   [RteFlowRefusal.FULL]: "fewer rules than the device has room for (flows.most of its info)",
   [RteFlowRefusal.FOREIGN]: "a pattern without eth dst, or with the device's own MAC address",
   [RteFlowRefusal.PRIORITY]: "a priority from 0 to 2147483647",

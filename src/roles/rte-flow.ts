@@ -31,6 +31,8 @@ const EXPECTED: Partial<Record<RteFlowRefusal, string>> = {
     "another queue, or a pattern with the guest's own eth dst: this is a mapped guest's memory",
   [RteFlowRefusal.MARK]:
     "no mark of a rule's with the queue of a mapped guest, whose frames the filter marks",
+  [RteFlowRefusal.BRIDGED]:
+    "a card that follows rules itself (flowOffload): its driver sees no frame of a pipe's that is bridged to it",
   [RteFlowRefusal.EXISTS]: "another pattern or priority: there is a rule with these",
   [RteFlowRefusal.FULL]: `fewer rules, or "flowRules" to be larger`,
   [RteFlowRefusal.MASKS]: `${RteFlowTable.MASKS_MAX} different masks at most`,

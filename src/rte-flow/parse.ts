@@ -105,6 +105,7 @@ function rule(words: Words): ParsedRule {
   found[RteFlowRefusal.EXISTS] = words.next;
   found[RteFlowRefusal.FULL] = words.next;
   found[RteFlowRefusal.MASKS] = words.next;
+  found[RteFlowRefusal.BRIDGED] = words.next;
   compile(words, items(words), input);
   words.oneOf(["actions"]);
   actions(words, view, found);
