@@ -103,7 +103,11 @@ for (const { name, command, available, install } of browsers) {
     });
     afterEach(() => page.close());
 
-    const until = (condition: string) => page.waitForFunction(condition, { timeout: TIMEOUT });
+    /** Fails before the test's time is up, and says what it waited for. */
+    const until = (condition: string) =>
+      page.waitForFunction(condition, { timeout: TIMEOUT / 2 }).catch(async ({ message }) => {
+        throw new Error(`${message}: ${condition}; the page says "${await textOf("#status")}" ${errors}`);
+      });
     const textOf = (selector: string) =>
       page.evaluate<string>(`document.querySelector(${JSON.stringify(selector)}).textContent`);
     const choose = (group: string, value: string) => page.click(`[name="${group}"][value="${value}"]`);
