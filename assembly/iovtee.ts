@@ -200,7 +200,7 @@ export class Mappings {
   }
 
   /** Up to `max` posted descriptors before the end of either ring. */
-  static straight(q: usize, vq: usize, max: u32): u32 {
+  @inline static straight(q: usize, vq: usize, max: u32): u32 {
     const mask = load<u32>(q, RxQueue.mask);
     const usedMask = load<u32>(vq, Virtqueue.size) - 1;
     return min(
