@@ -1031,6 +1031,8 @@ export enum Bridge {
   port = 32,
   /** Of the frame that was received last. */
   bytes = 36,
+  /** 1: it has frames to send, and can't before the card has sent some. */
+  blocked = 40,
   /** Packets: a burst of buffers. */
   scratch = 64,
   SIZE = 4160, // scratch + BURST_MAX * Packet.SIZE

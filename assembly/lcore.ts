@@ -12,6 +12,7 @@ import { Doorbell } from "./doorbell";
 import { Guests } from "./guest";
 import { Mappings } from "./iovtee";
 import {
+  Bridge,
   Guest,
   Kind,
   Kring,
@@ -303,7 +304,7 @@ export class Lcores {
       // Once more: what came before the other side could see that this one is armed. What it asks for may follow from
       // how far it has got (event indices), so what it has asked for holds only if it gets no further now.
       const late = Lcores.pollOne(p);
-      if (late || Lcores.cursors(p) != cursors) {
+      if (late || Lcores.cursors(p) != cursors || Lcores.hasLent(p)) {
         moved += late;
         Lcores.arm(p, false);
         store<u32>(p, 0, Poller.idle);
@@ -337,8 +338,13 @@ export class Lcores {
     else Sync.store<u32>(load<u32>(addr, Port.from) + Ring.armed, u32(on));
   }
 
-  /** Whether it is a port whose guest's buffers a card has to send (zero-copy transmit). */
+  /**
+   * Whether it is a port whose guest's buffers a card has to send (zero-copy transmit), or a bridge that can't send before the
+   * card has.
+   */
   @inline static hasLent(p: usize): bool {
+    if (load<u32>(p, Poller.kind) == Kind.BRIDGE)
+      return load<u32>(load<u32>(p, Poller.addr), Bridge.blocked) != 0;
     if (load<u32>(p, Poller.kind) != Kind.PORT) return false;
     const port: usize = load<u32>(p, Poller.addr);
     if (load<u32>(port, Port.kind) != PortKind.VHOST) return false;

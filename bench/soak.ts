@@ -20,6 +20,7 @@ import {
   type Guest,
   Host,
   LcoreError,
+  NetmapBridge,
   type Nic,
   type NicModeName,
   PciFunction,
@@ -383,6 +384,8 @@ class Life {
 
   private changeCardRules(): void {
     const { flow } = (this.parts.wires[0] as Parts["wires"][number]).nic;
+    // Of a bridged pipe's frames a card's driver sees none, so rules for it are refused.
+    if (!flow.offload && this.tenants.some(({ by }) => by instanceof NetmapBridge)) return;
     if (this.cardRules.length === RULES_MOST || (this.cardRules.length > 0 && this.below(2) === 0)) {
       flow.destroy(this.cardRules.splice(this.below(this.cardRules.length), 1)[0] as number);
       return;

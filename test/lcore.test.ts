@@ -2,6 +2,7 @@
 import { spawn } from "node:child_process";
 import { afterEach, describe, expect, test, vi } from "vitest";
 import {
+  Bridge,
   Directory,
   Driver,
   Guest,
@@ -204,6 +205,36 @@ test("a guest's frames wake the poller of its own receive queue, and no other gu
   expect(r.nic.receive([frame(r.guests[1]!.mac, 7)])).toBe(1);
   expect(collect(r, 1).map(numberOf)).toEqual([7]);
   expect(queues.map((queue) => r.core.u32(queue + RxQueue.armed))).toEqual([1, 0, 1]);
+});
+
+test("a bridge that can't send before the card has goes on as soon as it has, also if that is its only work", async () => {
+  const host = await Host.create({ shared: true, memory: 64 * 2 ** 20 });
+  const nic = host.nic({ ring: 64 });
+  const guest = host.guest({ attach: "pipe", ring: 128 });
+  const sw = host.vswitch({ connect: [nic] });
+  const bridge = host.bridge(nic, guest);
+  const r = { host, core: host.core, nic, guest, guests: [guest], sw };
+  running.push(r);
+  const { done } = await host.launch([sw, guest]);
+  for (const { address } of host.lcores) host.core.setU32(address + Lcore.patience, 1);
+  const received = () => host.stats().guests[0]!.received;
+  for (let sent = 0; sent < 200; sent += 20) {
+    nic.receive(numbers(20).map((i) => frame(guest.mac, sent + i)));
+    // Frames that find no slot wait in the card's ring.
+    await until(() => received() >= Math.min(sent, 100));
+  }
+  expect(host.core.u32(bridge.address + Bridge.blocked)).toBe(1);
+  const drops = () => Object.values(host.stats().nics[0]!.drops).reduce((a, b) => a + b, 0);
+  const full = () => host.stats().guests[0]!.drops.txFull ?? 0;
+  const back: number[] = [];
+  await until(() => {
+    nic.transmit((some) => back.push(...some.map(numberOf)));
+    return back.length + drops() + full() === 200;
+  });
+  expect(back).toEqual([...new Set(back)].sort((a, b) => a - b));
+  await until(() => host.lcores.every(({ address }) => host.core.u32(address + Lcore.asleep) === 1));
+  host.stop();
+  await done;
 });
 
 test.each(QUEUES)(

@@ -185,17 +185,20 @@ export class Bridges {
     let at = load<u32>(k, Kring.hwcur);
     let bytes: u64 = 0;
     let moved: u32 = 0;
+    store<u32>(b, 0, Bridge.blocked);
     while (left && have) {
       const most = min(min(left, have), mask + 1 - at);
       if (Pmd.txRoom(q, lcore) < most) Pmd.txCleanAll(q, lcore);
       const n = min(min(most, Pmd.txVacant(q)), Pmd.txStraight(q));
-      if (!n) break;
-      let got = Mempool.take(pool, lcore, list, n);
-      if (!got) {
+      let got: u32 = n ? Mempool.take(pool, lcore, list, n) : 0;
+      if (n && !got) {
         // What the card has sent is enough to go on with, also if it isn't a whole batch.
         Pmd.txCleanAll(q, lcore);
         got = Mempool.take(pool, lcore, list, n);
-        if (!got) break;
+      }
+      if (!got) {
+        store<u32>(b, 1, Bridge.blocked);
+        break;
       }
       const some = load<u32>(k, Kring.skipping) ? 0 : Bridges.swapOut(k, at, list, got, Pmd.txSlot(q));
       const swapped = <u32>(some >> 32);
@@ -275,7 +278,9 @@ export class Bridges {
     const got: u32 = Pmd.txVacant(q) < n ? 0 : Mempool.take(pool, lcore, empty, n);
     if (got < n || !Krings.own(k, list, n, OWNED_BY_HOST)) {
       Mempool.give(pool, lcore, empty, got);
-      return got < n ? 0 : taken & 0xffff_0000;
+      if (got == n) return taken & 0xffff_0000;
+      store<u32>(b, 1, Bridge.blocked);
+      return 0;
     }
     for (let i: u32 = 0; i < n; i++) {
       const buffer = <u32>load<u16>(empty + i * Packet.SIZE, Packet.index);
