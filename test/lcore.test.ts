@@ -223,7 +223,7 @@ test("a bridge that can't send before the card has goes on as soon as it has, al
     // Frames that find no slot wait in the card's ring.
     await until(() => received() >= Math.min(sent, 100));
   }
-  expect(host.core.u32(bridge.address + Bridge.blocked)).toBe(1);
+  await until(() => host.core.u32(bridge.address + Bridge.blocked) === 1);
   const drops = () => Object.values(host.stats().nics[0]!.drops).reduce((a, b) => a + b, 0);
   const full = () => host.stats().guests[0]!.drops.txFull ?? 0;
   const back: number[] = [];
